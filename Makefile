@@ -1,0 +1,32 @@
+# make demo   set up, generate Scenes, train two networks, print a table
+# make test   set up and run the tests
+# TORCH=... chooses another build of PyTorch, VENV=... another environment.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint setup
+
+demo: setup
+	$(PY) tools/demo.py
+
+test: setup $(VENV)/.test
+	$(PY) -m pytest
+
+lint: $(VENV)/.test
+	$(PY) -m ruff check .
+
+setup: $(VENV)/.stack
+
+$(VENV)/.stack: requirements/stack.txt requirements/libraries.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$(TORCH)"
+	$(PIP) -r requirements/libraries.txt
+	$(PIP) --no-deps -r requirements/stack.txt
+	touch $@
+
+$(VENV)/.test: requirements/test.txt | $(VENV)/.stack
+	$(PIP) -r requirements/test.txt
+	touch $@

@@ -1,0 +1,30 @@
+# CamVid with EncNet's augmentations; 480 pixels is the images' own size.
+_base_ = './camvid.py'
+crop_size = (240, 320)
+train_pipeline = [
+    dict(type='LoadSegImage'),
+    dict(type='LoadSegAnnotations', num_classes=11),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='RandomResize',
+        scale=(480, 480),
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True),
+    dict(type='RandomRotate', prob=1.0, degree=10.0),
+    dict(type='Pad', size=(320, 240), pad_val=dict(img=0, seg=255)),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='PackSegInputs')
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+test_modes = dict(
+    chip=dict(
+        test_cfg=dict(
+            mode='chip',
+            protocol='encnet',
+            base_size=480,
+            crop_size=320,
+            stride_rate=2 / 3,
+            scales=(0.75, 1.0, 1.25, 1.5),
+            flip=True)),
+    slide=dict(
+        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(160, 214))))

@@ -1,0 +1,17 @@
+# Everything an experiment shares that is neither network, data nor schedule.
+custom_imports = dict(imports=['mmseg_encstdc'], allow_failed_imports=False)
+default_scope = 'mmseg'
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(
+    type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0)
+tta_model = dict(type='SegTTAModel')
+val_evaluator = dict(type='ConfusionMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,7 @@
+# EncNet-R101, otherwise as encnet_r50_pcontext.py.
+_base_ = './encnet_r50_pcontext.py'
+model = dict(
+    backbone=dict(
+        depth=101,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='open-mmlab://resnet101_v1c')))

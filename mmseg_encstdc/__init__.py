@@ -1,0 +1,49 @@
+"""EncNet and STDC-Seg for MMSegmentation.
+
+Importing the package makes the stack usable (``compat``) and registers
+everything below in MMSegmentation's registries.
+"""
+__version__ = '0.1.0'
+
+from . import compat
+
+compat.prepare()
+
+from mmseg.registry import (  # noqa: E402
+    DATASETS,
+    METRICS,
+    MODEL_WRAPPERS,
+    MODELS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+)
+
+from . import backbones, datasets, engine, evaluation, heads, layers, losses, segmentors  # noqa: E402
+
+# EncHead, STDCNet and STDCContextPathNet replace the stock entries, with the
+# same arguments, state-dict keys and numbers; every other name is new.
+REGISTERED = (
+    (MODELS, layers, ('Encoding', 'ContextEncoding')),
+    (MODELS, backbones, ('STDCNet', 'STDCContextPathNet')),
+    (MODELS, heads, ('EncHead', 'SegHead', 'DetailHead')),
+    (MODELS, losses, ('OhemCELoss', 'BinaryDiceLoss', 'DetailAggregateLoss',
+                      'SemanticEncodingLoss')),
+    (MODELS, segmentors, ('ChipEncoderDecoder', )),
+    (DATASETS, datasets, ('CamVidDataset', 'ScenesDataset')),
+    (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
+                            'EnlargeToCrop')),
+    (METRICS, evaluation, ('ConfusionMetric', )),
+    (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
+    (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
+)
+
+
+def register() -> None:
+    """Put every class of :data:`REGISTERED` into its registry."""
+    for registry, room, names in REGISTERED:
+        for name in names:
+            registry.register_module(
+                name=name, module=getattr(room, name), force=True)
+
+
+register()

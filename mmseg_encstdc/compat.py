@@ -1,0 +1,234 @@
+"""What this plugin knows about the versions and gaps of the stack below it.
+
+Nothing outside this file may ask for a version or work around a library.
+``prepare()`` runs at the first import of the plugin, before anything else of
+it touches ``mmseg.models``; every step of it is harmless when repeated.
+"""
+import importlib
+import importlib.util
+import logging
+import pickle
+import sys
+import types
+import warnings
+from importlib import metadata
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from packaging.version import Version
+
+__all__ = [
+    'StackError', 'check_stack', 'prepare', 'supply_mmcv_ops',
+    'allow_own_checkpoints', 'restricted_getattr'
+]
+
+# Module -> (lowest accepted, first refused, what to install).
+REQUIREMENTS = {
+    'mmengine': ('0.7.1', '1.0.0', 'mmengine==0.10.7'),
+    'mmcv': ('2.0.0rc4', '2.2.0',
+             'mmcv-lite==2.1.0, or mmcv==2.1.0 for the compiled operators'),
+    'mmseg': ('1.0.0', '2.0.0', 'mmsegmentation==1.2.2 ftfy regex'),
+}
+# The maintained fork keeps the import names and numbers its mmcv on its own.
+FORK_OF_MMCV = ('onedl-mmcv', '2.0.0', '3.0.0')
+
+
+class StackError(ImportError):
+    """A library this plugin needs is missing, or its version does not fit."""
+
+
+def check_stack() -> None:
+    """Import mmengine, mmcv and mmseg and compare their versions.
+
+    Raises:
+        StackError: in one line: what is missing or out of range, which
+            versions are accepted, and what to install.
+    """
+    for module, (low, high, install) in REQUIREMENTS.items():
+        if module == 'mmcv' and _distribution_exists(FORK_OF_MMCV[0]):
+            _, low, high = FORK_OF_MMCV
+        accepted = f'>= {low}, < {high}'
+        remedy = f'Install it with: pip install {install}'
+        if importlib.util.find_spec(module) is None:
+            raise StackError(
+                f'mmseg_encstdc needs {module} ({accepted}), which is not '
+                f'installed. {remedy}')
+        version = getattr(importlib.import_module(module), '__version__', '0')
+        if not Version(low) <= Version(version) < Version(high):
+            raise StackError(
+                f'mmseg_encstdc needs {module} {accepted}, found {version}. '
+                f'{remedy}')
+
+
+def prepare() -> None:
+    """Make the stack importable and its checkpoints loadable.
+
+    Raises:
+        StackError: see :func:`check_stack`.
+    """
+    check_stack()
+    supply_mmcv_ops()
+    with warnings.catch_warnings():
+        # mmseg warns of each optional operator that mmcv-lite cannot give.
+        warnings.filterwarnings('ignore', 'Fail to import')
+        importlib.import_module('mmseg.models')
+    allow_own_checkpoints()
+
+
+def _distribution_exists(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+# --- mmcv.ops without the compiled operators ---------------------------------
+
+
+def point_sample(input, points, align_corners=False, **kwargs):
+    """Bilinear values of a feature map at relative points.
+
+    Args:
+        input (Tensor): (N, C, H, W).
+        points (Tensor): (N, P, 2) or (N, Hg, Wg, 2), x and y in [0, 1].
+        align_corners (bool): as in ``F.grid_sample``. Default: False.
+
+    Returns:
+        Tensor: (N, C, P), or (N, C, Hg, Wg) for a grid of points.
+    """
+    grid = 2 * points - 1  # [0, 1] -> [-1, 1], grid_sample's coordinates
+    if points.dim() == 4:
+        return F.grid_sample(
+            input, grid, align_corners=align_corners, **kwargs)
+    sampled = F.grid_sample(
+        input, grid.unsqueeze(2), align_corners=align_corners, **kwargs)
+    return sampled.squeeze(3)
+
+
+def sigmoid_focal_loss(input,
+                       target,
+                       gamma=2.0,
+                       alpha=0.25,
+                       weight=None,
+                       reduction='mean'):
+    """Focal loss over independent sigmoids (arXiv 1708.02002, eq. 5).
+
+    Args:
+        input (Tensor): logits, (N, C).
+        target (Tensor): class of each row, (N, ), int64; C means "none".
+        gamma (float): focusing exponent. Default: 2.0.
+        alpha (float): weight of the positive class. Default: 0.25.
+        weight (Tensor, optional): weight of each class, (C, ).
+        reduction (str): 'none', 'mean' (over rows) or 'sum'.
+
+    Returns:
+        Tensor: (N, C) for 'none', else a scalar.
+    """
+    classes = torch.arange(input.size(1), device=input.device)
+    positive = target.view(-1, 1) == classes  # (N, C)
+    log_p, log_not_p = F.logsigmoid(input), F.logsigmoid(-input)
+    loss = torch.where(positive,
+                       -alpha * log_not_p.exp()**gamma * log_p,
+                       -(1 - alpha) * log_p.exp()**gamma * log_not_p)
+    if weight is not None:
+        padded = torch.cat([weight, weight.new_ones(1)])
+        loss = loss * padded[target.clamp(0, input.size(1))].view(-1, 1)
+    if reduction == 'none':
+        return loss
+    if reduction == 'sum':
+        return loss.sum()
+    if reduction == 'mean':
+        return loss.sum() / max(input.size(0), 1)
+    raise ValueError(
+        f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def _missing_operator(name: str):
+    if name.startswith('__') and name.endswith('__'):
+        raise AttributeError(name)
+    raise ModuleNotFoundError(
+        f'mmcv.ops.{name} is a compiled operator that mmcv-lite does not '
+        'have. Install the full mmcv (>= 2.0.0rc4, < 2.2.0) to use it')
+
+
+def supply_mmcv_ops() -> None:
+    """Put a stand-in for ``mmcv.ops`` in place where mmcv was not compiled.
+
+    MMSegmentation imports ``point_sample`` and ``sigmoid_focal_loss`` with
+    its models, so without them not even a network that uses neither can be
+    built. Any other operator raises ModuleNotFoundError, the one exception
+    that MMSegmentation's heads catch. A compiled mmcv is left alone.
+    """
+    if 'mmcv.ops' in sys.modules:
+        return
+    if importlib.util.find_spec('mmcv._ext') is not None:
+        return
+    ops = types.ModuleType(
+        'mmcv.ops', 'PyTorch versions of the operators mmseg imports.')
+    ops.__path__ = []  # "import mmcv.ops.nms" then fails as not found
+    ops.point_sample = point_sample
+    ops.sigmoid_focal_loss = sigmoid_focal_loss
+    ops.__getattr__ = _missing_operator
+    sys.modules['mmcv.ops'] = ops
+    importlib.import_module('mmcv').ops = ops
+
+
+# --- torch.load with weights_only --------------------------------------------
+
+
+def restricted_getattr(obj, name, *default):
+    """The only attribute look-ups that loading a checkpoint may do.
+
+    MMEngine pickles four methods of HistoryBuffer by name, which a pickle
+    expresses through ``getattr``. The real one would let a crafted file walk
+    from an allowed object to anything, so this one knows just those four.
+
+    Raises:
+        pickle.UnpicklingError: for any other object or name.
+    """
+    from mmengine.logging import HistoryBuffer
+    if obj is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(
+        f'this checkpoint asks for attribute {name!r} of {obj!r}; a '
+        'checkpoint of MMEngine needs no such look-up, so the file is '
+        'damaged or hostile and was not loaded')
+
+
+def _checkpoint_globals() -> list:
+    """The smallest list with which MMEngine's training checkpoints load."""
+    from mmengine.logging import HistoryBuffer
+    multiarray = np.asarray(0).__reduce__()[0].__module__
+    core = importlib.import_module(multiarray)
+    allowed = [
+        HistoryBuffer, np.ndarray, np.dtype,
+        (restricted_getattr, 'builtins.getattr')
+    ]
+    # NumPy 2 renamed the module; files written under the other one load too.
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed.append((core._reconstruct, f'{module}._reconstruct'))
+        allowed.append((core.scalar, f'{module}.scalar'))
+    allowed += [type(np.dtype(kind)) for kind in ('float64', 'int64')]
+    return allowed
+
+
+def allow_own_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
+
+    From torch 2.6 that is the default, and MMEngine 0.10 passes nothing, so
+    it could neither resume nor load what it saved itself.
+    """
+    if Version(torch.__version__) < Version('2.6'):
+        return
+    torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+# --- Logging -----------------------------------------------------------------
+
+
+def info(message: str) -> None:
+    """One INFO line in MMEngine's current log, or in Python's before it."""
+    from mmengine.logging import print_log
+    print_log(message, logger='current', level=logging.INFO)

@@ -1,0 +1,127 @@
+"""Checks of data on disk. Each error is one line with cause and remedy."""
+import os
+from typing import Iterable, Optional
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+
+__all__ = [
+    'SOURCES', 'check_folders', 'check_label_values', 'check_pair',
+    'check_pairs_exist', 'check_size'
+]
+
+# Data set type -> where it comes from and how it lies on disk.
+SOURCES = {
+    'CamVidDataset':
+    'CamVid comes with the SegNet tutorial (480 x 360, 11 classes); lay it '
+    'out as data/camvid/{images,labels}/{train,val}/NAME.{jpg,png}',
+    'ScenesDataset':
+    'write it with: python tools/make_scenes.py data/scenes',
+    'ADE20KDataset':
+    'ADEChallengeData2016 from the MIT scene parsing benchmark; lay it out as '
+    'data/ade/ADEChallengeData2016/{images,annotations}/{training,validation}',
+    'CityscapesDataset':
+    'leftImg8bit and gtFine from cityscapes-dataset.com; lay them out as '
+    'data/cityscapes/{leftImg8bit,gtFine}/{train,val} and write '
+    '*_labelTrainIds.png with the cityscapesScripts package',
+    'PascalVOCDataset':
+    'VOC 2012 and the SBD annotations; lay them out as data/VOCdevkit/VOC2012/'
+    '{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets}',
+    'PascalContextDataset59':
+    'VOC 2010 and the PASCAL Context annotations; lay them out as '
+    'data/VOCdevkit/VOC2010/{JPEGImages,SegmentationClassContext,ImageSets}',
+    'COCOStuffDataset':
+    'COCO 2017 images and the stuffthing maps; lay them out as '
+    'data/coco_stuff164k/{images,annotations}/{train2017,val2017} with '
+    '*_labelTrainIds.png',
+}
+UNKNOWN_SOURCE = 'set data_root and data_prefix to where the data lie'
+
+
+def check_folders(dataset_type: str, folders: Iterable[Optional[str]]) -> None:
+    """Raise InputError unless every folder (or list file) is there."""
+    for folder in folders:
+        if folder and not os.path.exists(folder):
+            raise InputError(
+                f'{dataset_type}: {folder} does not exist; '
+                f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}')
+
+
+def check_pairs_exist(dataset_type: str, samples: Iterable[dict]) -> int:
+    """Number of samples, each of whose files exists.
+
+    Args:
+        dataset_type (str): for the message.
+        samples (Iterable[dict]): with ``img_path`` and ``seg_map_path``.
+
+    Raises:
+        InputError: when there are no samples, or naming the missing file.
+    """
+    count = 0
+    for count, sample in enumerate(samples, 1):
+        for kind, key in (('image', 'img_path'), ('label', 'seg_map_path')):
+            path = sample.get(key)
+            if path and not os.path.exists(path):
+                raise InputError(
+                    f'{dataset_type}: {kind} {path} is missing; every image '
+                    'needs a label of the same stem, add it or remove the '
+                    'image')
+    if not count:
+        raise InputError(
+            f'{dataset_type}: no images found; '
+            f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}, and check '
+            'img_suffix and ann_file')
+    return count
+
+
+def check_size(image_path: str, image_hw, label_path: str, label_hw) -> None:
+    """Raise InputError unless image and label are of one size."""
+    if tuple(image_hw) != tuple(label_hw):
+        raise InputError(
+            f'label {label_path} is {_size(label_hw)} but its image '
+            f'{image_path} is {_size(image_hw)} (width x height); they must '
+            'be equal, resize labels with nearest neighbour only')
+
+
+def check_label_values(path: str,
+                       label: np.ndarray,
+                       num_classes: int,
+                       ignore_index: int = 255) -> None:
+    """Raise InputError when ``label`` (H, W) holds a value out of range."""
+    wrong = label[(label != ignore_index) & (label >= num_classes)]
+    if wrong.size:
+        values = ', '.join(map(str, np.unique(wrong)[:10].tolist()))
+        raise InputError(
+            f'label {path} holds the values {values}; accepted are 0 to '
+            f'{num_classes - 1} and {ignore_index} (ignore). Map the file or '
+            'set num_classes')
+
+
+def check_pair(sample: dict) -> None:
+    """Read one image and its label whole and compare their sizes.
+
+    Raises:
+        InputError: when a file cannot be read or the sizes differ.
+    """
+    sizes = []
+    for kind, key in (('image', 'img_path'), ('label', 'seg_map_path')):
+        try:
+            with Image.open(sample[key]) as file:
+                file.load()
+                sizes.append(file.size[::-1])
+        except OSError as error:
+            raise unreadable(kind, sample[key], error) from error
+    check_size(sample['img_path'], sizes[0], sample['seg_map_path'], sizes[1])
+
+
+def unreadable(kind: str, path: str, error: Exception) -> InputError:
+    """The error for a file that cannot be decoded."""
+    first_line = (str(error).splitlines() or [''])[0]
+    return InputError(f'{kind} {path} cannot be read ({first_line}); restore '
+                      'the file or remove it')
+
+
+def _size(hw) -> str:
+    return f'{hw[1]} x {hw[0]}'

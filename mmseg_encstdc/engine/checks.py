@@ -1,0 +1,122 @@
+"""What can be known to be wrong before a model is built."""
+from typing import Iterator, List, Tuple
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from ..datasets.checks import check_folders, check_pair, check_pairs_exist
+from ..errors import InputError
+
+__all__ = ['check_config', 'check_data', 'datasets_of']
+
+# Auxiliary heads whose channels are not the data set's classes.
+EDGE_HEADS = ('DetailHead', 'STDCHead')
+# Pairs read whole before training, spread evenly over each data set.
+SAMPLE = 16
+
+
+def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
+                 training: bool = False) -> None:
+    """Compare a config with itself and with the folders it names.
+
+    Args:
+        cfg (Config): a whole experiment.
+        loaders (list[str]): keys of the data loaders that will be used.
+        world_size (int): processes. Default: 1.
+        training (bool): also check what only training needs.
+
+    Raises:
+        InputError: naming the key at fault and what is accepted.
+    """
+    for loader in loaders:
+        for dataset in datasets_of(cfg[loader].dataset):
+            _check_classes(cfg.model, dataset, loader)
+            _check_root(dataset)
+    if training:
+        _check_batch(cfg, world_size)
+
+
+def check_data(cfg: Config, loaders: List[str]) -> None:
+    """Look for missing pairs, and read a sample of them whole.
+
+    Raises:
+        InputError: naming the file at fault.
+    """
+    for loader in loaders:
+        for config in datasets_of(cfg[loader].dataset):
+            dataset = DATASETS.build({**config, 'pipeline': []})
+            name = type(dataset).__name__
+            count = check_pairs_exist(
+                name, (dataset.get_data_info(i) for i in range(len(dataset))))
+            for i in range(0, count, max(1, count // SAMPLE)):
+                sample = dataset.get_data_info(i)
+                if sample.get('seg_map_path'):
+                    check_pair(sample)
+
+
+def datasets_of(config: dict) -> Iterator[dict]:
+    """The data sets inside wrappers such as RepeatDataset."""
+    if 'datasets' in config:
+        for child in config['datasets']:
+            yield from datasets_of(child)
+    elif isinstance(config.get('dataset'), dict):
+        yield from datasets_of(config['dataset'])
+    else:
+        yield config
+
+
+def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
+    yield 'model.decode_head', model.get('decode_head', {})
+    auxiliary = model.get('auxiliary_head') or []
+    if isinstance(auxiliary, dict):
+        yield 'model.auxiliary_head', auxiliary
+    else:
+        for i, head in enumerate(auxiliary):
+            yield f'model.auxiliary_head[{i}]', head
+
+
+def _check_classes(model: dict, dataset: dict, loader: str) -> None:
+    kind = DATASETS.get(dataset['type'])
+    if kind is None:
+        raise InputError(f'{loader}.dataset.type {dataset["type"]} is not '
+                         'registered; is its custom_imports line there?')
+    meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    if 'classes' not in meta:
+        return
+    classes = len(meta['classes'])
+    for key, head in _heads(model):
+        if head.get('type') in EDGE_HEADS or 'num_classes' not in head:
+            continue
+        if head['num_classes'] != classes:
+            raise InputError(
+                f'{key}.num_classes is {head["num_classes"]}, but '
+                f'{dataset["type"]} ({loader}) has {classes} classes; set it '
+                f'to {classes}')
+
+
+def _check_root(dataset: dict) -> None:
+    prefixes = (dataset.get('data_prefix') or {}).values()
+    check_folders(
+        dataset['type'],
+        [dataset.get('data_root')] +
+        [_join(dataset.get('data_root'), prefix) for prefix in prefixes])
+
+
+def _join(root, path):
+    if not path or not root or path.startswith('/'):
+        return path
+    return f'{root.rstrip("/")}/{path}'
+
+
+def _check_batch(cfg: Config, world_size: int) -> None:
+    """Batch norm on STDC's 1 x 1 context maps needs two images."""
+    backbone = cfg.model.get('backbone', {})
+    norm = (backbone.get('norm_cfg') or {}).get('type', 'BN')
+    synced = norm == 'SyncBN' and world_size > 1 and not cfg.get(
+        'model_wrapper_cfg', {}).get('type', '').startswith('CPU')
+    if (backbone.get('type') == 'STDCContextPathNet'
+            and cfg.train_dataloader.batch_size == 1 and not synced):
+        raise InputError(
+            'train_dataloader.batch_size is 1, at which STDC cannot train: '
+            'batch norm on its 1 x 1 context maps needs 2 images or more in '
+            'each process')

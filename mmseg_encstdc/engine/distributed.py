@@ -1,0 +1,96 @@
+"""Several processes without a GPU, which MMEngine does not provide for."""
+import os
+import subprocess
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from torch import nn
+
+from .. import compat
+from ..errors import InputError
+
+__all__ = ['CPUDistributedDataParallel', 'start_processes']
+
+
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """MMDistributedDataParallel for CPU tensors.
+
+    Synchronised batch norm exists on GPUs only, so it becomes batch norm
+    over each process's own images, with one INFO line.
+
+    Args:
+        module (nn.Module): model to wrap.
+        device_ids: what MMEngine passes; a CPU has none.
+        **kwargs: arguments of MMDistributedDataParallel.
+    """
+
+    def __init__(self, module: nn.Module, device_ids=None, **kwargs):
+        if any(isinstance(m, nn.SyncBatchNorm) for m in module.modules()):
+            compat.info('SyncBN works on GPUs only: on CPU each process uses '
+                        'BN over its own images')
+            module = revert_sync_batchnorm(module)
+        kwargs.setdefault('broadcast_buffers', False)
+        super().__init__(module=module, device_ids=None, **kwargs)
+
+
+def start_processes(cfg: Config, launcher: str) -> None:
+    """Prepare ``cfg`` for a launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    With GPUs, MMEngine does it all. Without, this joins the gloo group and
+    chooses :class:`CPUDistributedDataParallel`.
+
+    Raises:
+        InputError: when the launcher's variables are not set, naming them.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    required = {
+        'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR',
+                    'MASTER_PORT'),
+        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+        'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+    }[launcher]
+    missing = [name for name in required if name not in os.environ]
+    if missing:
+        raise InputError(
+            f'--launcher {launcher} needs {", ".join(missing)} in the '
+            'environment; start it through tools/dist_train.sh or '
+            'tools/slurm_train.sh')
+    if torch.cuda.is_available():
+        return
+    if launcher == 'slurm':
+        _export(os.environ['SLURM_PROCID'], os.environ['SLURM_NTASKS'],
+                os.environ.get('SLURM_LOCALID', os.environ['SLURM_PROCID']))
+        os.environ.setdefault('MASTER_ADDR',
+                              _first_host(os.environ['SLURM_NODELIST']))
+    elif launcher == 'mpi':
+        rank = os.environ['OMPI_COMM_WORLD_RANK']
+        _export(rank, os.environ['OMPI_COMM_WORLD_SIZE'],
+                os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', rank))
+        os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper['type'] = 'CPUDistributedDataParallel'
+    cfg.model_wrapper_cfg = wrapper
+
+
+def _export(rank: str, world_size: str, local_rank: str) -> None:
+    """Translate another launcher's variables to PyTorch's."""
+    os.environ.update(
+        RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=local_rank)
+    os.environ.setdefault('MASTER_PORT', '29500')
+
+
+def _first_host(node_list: str) -> str:
+    """First host of a Slurm node list, by scontrol where there is one."""
+    try:
+        hosts = subprocess.run(['scontrol', 'show', 'hostname', node_list],
+                               capture_output=True, text=True, check=True)
+        return hosts.stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return node_list.split(',')[0]

@@ -1,0 +1,81 @@
+"""Learning rate schedules."""
+from typing import List
+
+from mmengine.config import Config
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+
+__all__ = ['ExponentialWarmup', 'stretch_schedule']
+
+
+class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
+    """Warm-up by a constant factor an iteration.
+
+    lr(t) = base * start_factor^(1 - t / T) with T = end - begin - 1, so that
+    its last step is at the base rate, as LinearLR's. Source: STDC-Seg's
+    training code, 1e-5 * 1000^(t / 1000).
+
+    Args:
+        optimizer: optimizer or its wrapper.
+        start_factor (float): share of the base rate at the start, in (0, 1].
+            Default: 1e-3.
+        **kwargs: ``begin``, ``end``, ``by_epoch`` ... of MMEngine's
+            schedulers; ``end`` must be finite.
+
+    Raises:
+        ValueError: for a ``start_factor`` out of range, or no ``end``.
+    """
+
+    def __init__(self, optimizer, start_factor: float = 1e-3, **kwargs):
+        if not 0 < start_factor <= 1:
+            raise ValueError(
+                f'start_factor must be in (0, 1], got {start_factor}')
+        begin, end = kwargs.get('begin', 0), kwargs.get('end', INF)
+        if not 1 <= end - begin < INF:
+            raise ValueError('ExponentialWarmup needs an end after its '
+                             f'begin, got {begin} to {end}')
+        steps = end - begin - 1
+        self.start_factor = start_factor if steps else 1.
+        self.growth = start_factor**(-1 / max(steps, 1))
+        super().__init__(optimizer, **kwargs)
+
+    def _get_value(self) -> List[float]:
+        factor = self.start_factor if self.last_step == 0 else self.growth
+        return [
+            group[self.param_name] * factor
+            for group in self.optimizer.param_groups
+        ]
+
+
+def stretch_schedule(cfg: Config, max_iters: int) -> None:
+    """Change the length of an iteration-based schedule, keeping its shape.
+
+    Begin and end of every scheduler and the intervals of validation and
+    checkpoints scale with ``train_cfg.max_iters``; a checkpoint and a
+    validation at the end stay.
+
+    Args:
+        cfg (Config): changed in place.
+        max_iters (int): new length, at least 1.
+
+    Raises:
+        ValueError: when the schedule counts epochs.
+    """
+    old = cfg.train_cfg.get('max_iters')
+    if old is None:
+        raise ValueError('--max-iters needs a schedule in iterations; set '
+                         'train_cfg.max_epochs with --cfg-options instead')
+    if max_iters < 1:
+        raise ValueError(f'--max-iters must be at least 1, got {max_iters}')
+
+    def scaled(steps: int) -> int:
+        return max(1, round(steps * max_iters / old))
+
+    for scheduler in cfg.param_scheduler:
+        for key in ('begin', 'end'):
+            if scheduler.get(key):
+                scheduler[key] = scaled(scheduler[key])
+    cfg.train_cfg.max_iters = max_iters
+    cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
+    checkpoint = cfg.default_hooks.checkpoint
+    checkpoint.interval = scaled(checkpoint.interval)

@@ -1,0 +1,6 @@
+"""Decode and auxiliary heads."""
+from .detail_head import DetailHead
+from .enc_head import EncHead
+from .seg_head import SegHead
+
+__all__ = ['DetailHead', 'EncHead', 'SegHead']

@@ -1,0 +1,5 @@
+"""Building blocks of both networks. They know nothing of heads."""
+from .dropout import build_dropout
+from .encoding import ContextEncoding, Encoding
+
+__all__ = ['ContextEncoding', 'Encoding', 'build_dropout']

@@ -1,0 +1,115 @@
+"""The Encoding layer and the context encoding module of EncNet."""
+from typing import Optional, Tuple
+
+import torch
+from mmcv.cnn import ConvModule, build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..ops import encode
+
+__all__ = ['ContextEncoding', 'Encoding']
+
+
+class Encoding(nn.Module):
+    """Encoding layer: residuals to learned codewords, softly assigned.
+
+    Source: EncNet (arXiv 1803.08904), section 3.
+
+    Args:
+        channels (int): D, channels of the features.
+        num_codes (int): K, number of codewords.
+    """
+
+    def __init__(self, channels: int, num_codes: int):
+        super().__init__()
+        self.channels, self.num_codes = channels, num_codes
+        bound = (num_codes * channels)**-0.5
+        self.codewords = nn.Parameter(
+            torch.empty(num_codes, channels).uniform_(-bound, bound))
+        self.scale = nn.Parameter(torch.empty(num_codes).uniform_(-1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode (B, D, N) or (B, D, H, W) as (B, K, D).
+
+        Raises:
+            RuntimeError: for another rank.
+            ValueError: when the channels are not D.
+        """
+        if x.dim() == 3:
+            x = x.transpose(1, 2)  # (B, N, D), a view
+        elif x.dim() != 4:
+            raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
+                               f'got {tuple(x.shape)}')
+        return encode(x, self.codewords, self.scale)
+
+    def extra_repr(self) -> str:
+        return f'channels={self.channels}, num_codes={self.num_codes}'
+
+
+class ContextEncoding(BaseModule):
+    """Context encoding module: what the scene holds reweights the channels.
+
+    Encoded semantics e (B, D) come from the Encoding layer; the output is
+    ReLU(x + x * sigmoid(Linear(e))), the featuremap attention. Source:
+    EncNet, section 3 and figure 2; state-dict keys are MMSegmentation's.
+
+    Args:
+        in_channels (int): D, channels of the feature map.
+        num_codes (int): K, number of codewords. Default: 32.
+        reduction (str): how the K encodings become one vector: 'mean' (the
+            authors' code) or 'sum' (the paper). Default: 'mean'.
+        conv_cfg (dict, optional): config of the 1x1 convolution.
+        norm_cfg (dict, optional): config of the norm layers; the one over
+            codewords becomes its 1d form. Default: None, which leaves the
+            projection without norm and gives the codewords BN1d.
+        act_cfg (dict): activation of the projection. Default: ReLU.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 num_codes: int = 32,
+                 reduction: str = 'mean',
+                 conv_cfg: Optional[dict] = None,
+                 norm_cfg: Optional[dict] = None,
+                 act_cfg: dict = dict(type='ReLU'),
+                 init_cfg: Optional[dict] = None):
+        super().__init__(init_cfg)
+        if reduction not in ('mean', 'sum'):
+            raise ValueError(
+                f"reduction must be 'mean' or 'sum', got {reduction!r}")
+        self.reduction = reduction
+        self.encoding_project = ConvModule(
+            in_channels,
+            in_channels,
+            1,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg)
+        self.encoding = nn.Sequential(
+            Encoding(in_channels, num_codes),
+            build_norm_layer(_norm_1d(norm_cfg), num_codes)[1],
+            nn.ReLU(inplace=True))
+        self.fc = nn.Sequential(
+            nn.Linear(in_channels, in_channels), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Encoded semantics (B, D) and the reweighted map, shaped as ``x``.
+
+        Args:
+            x (Tensor): feature map, (B, D, H, W).
+        """
+        encodings = self.encoding(self.encoding_project(x))  # (B, K, D)
+        semantics = getattr(encodings, self.reduction)(dim=1)  # (B, D)
+        gamma = self.fc(semantics)[:, :, None, None]  # (B, D, 1, 1)
+        return semantics, torch.relu(x + x * gamma)
+
+
+def _norm_1d(norm_cfg: Optional[dict]) -> dict:
+    """The config of the same norm for (B, K, D) input."""
+    if norm_cfg is None:
+        return dict(type='BN1d')
+    kind = norm_cfg['type']
+    if kind in ('BN', 'IN'):
+        kind += '1d'
+    return {**norm_cfg, 'type': kind.replace('2d', '1d')}

@@ -1,0 +1,25 @@
+"""What a loss must be to serve as ``loss_decode`` of an MMSeg head."""
+from torch import nn
+
+__all__ = ['DecodeLoss']
+
+
+class DecodeLoss(nn.Module):
+    """A weighted, named loss.
+
+    Args:
+        loss_weight (float): factor of the loss. Default: 1.0.
+        loss_name (str): key in the log; must contain 'loss' to take part in
+            the backward pass.
+
+    Raises:
+        ValueError: when ``loss_name`` does not contain 'loss'.
+    """
+
+    def __init__(self, loss_weight: float, loss_name: str):
+        super().__init__()
+        if 'loss' not in loss_name:
+            raise ValueError("loss_name must contain 'loss', or the value is "
+                             f'logged but never trained on; got {loss_name!r}')
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name

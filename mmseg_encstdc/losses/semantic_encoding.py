@@ -1,0 +1,83 @@
+"""Semantic encoding loss: which classes does the image hold?"""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import DecodeLoss
+
+__all__ = ['SemanticEncodingLoss', 'presence_target']
+
+
+def presence_target(labels: Tensor,
+                    num_classes: int,
+                    ignore_index: Optional[int] = 255) -> Tensor:
+    """1 for each class that occurs in a label map, else 0.
+
+    Source: EncNet (arXiv 1803.08904), section 3.2.
+
+    Args:
+        labels (Tensor): class ids, (B, H, W) or (B, 1, H, W), integer. Ids
+            outside [0, num_classes) count as ignored.
+        num_classes (int): C.
+        ignore_index (int, optional): id to leave out. Default: 255.
+
+    Returns:
+        Tensor: (B, C), in the type of ``labels``.
+    """
+    labels = labels.flatten(1)  # (B, N)
+    out = (labels < 0) | (labels >= num_classes)
+    if ignore_index is not None:
+        out = out | (labels == ignore_index)
+    # Ignored pixels mark one class more, which is then cut off.
+    marks = labels.new_zeros(labels.size(0), num_classes + 1)
+    index = torch.where(out, num_classes, labels).long()
+    return marks.scatter_(1, index, 1)[:, :num_classes]
+
+
+class SemanticEncodingLoss(DecodeLoss):
+    """Binary cross entropy of the presence logits, mean over classes.
+
+    Source: EncNet, section 3.2; weight 0.2 in all of its experiments.
+
+    Args:
+        loss_weight (float): Default: 0.2.
+        loss_name (str): Default: 'loss_se'.
+    """
+
+    def __init__(self, loss_weight: float = 0.2, loss_name: str = 'loss_se'):
+        super().__init__(loss_weight, loss_name)
+
+    def forward(self,
+                pred: Tensor,
+                target: Tensor,
+                weight: Optional[Tensor] = None,
+                ignore_index: int = 255,
+                **kwargs) -> Tensor:
+        """Loss of presence logits.
+
+        Args:
+            pred (Tensor): presence logits, (B, C). Logits of a map
+                (B, C, H, W) are averaged over its pixels first, so that the
+                loss regularises any decode head.
+            target (Tensor): presence (B, C), or a label map (B, H, W).
+            weight (Tensor, optional): weight of each class, broadcast to
+                (B, C) when it is no map of pixels.
+            ignore_index (int): id left out of a label map. Default: 255.
+
+        Returns:
+            Tensor: a scalar.
+
+        Raises:
+            ValueError: for logits of another rank.
+        """
+        if pred.dim() == 4:
+            pred, weight = pred.float().mean((2, 3)), None
+        if pred.dim() != 2:
+            raise ValueError('SemanticEncodingLoss takes logits (B, C) or '
+                             f'(B, C, H, W), got {tuple(pred.shape)}')
+        if target.dim() > 2:
+            target = presence_target(target, pred.size(1), ignore_index)
+        return self.loss_weight * F.binary_cross_entropy_with_logits(
+            pred, target.to(pred), weight)

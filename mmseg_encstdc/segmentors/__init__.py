@@ -1,0 +1,4 @@
+"""Segmentors: how a whole image is scored from a network's logits."""
+from .chip import ChipEncoderDecoder
+
+__all__ = ['ChipEncoderDecoder']

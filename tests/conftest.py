@@ -1,0 +1,45 @@
+"""What the tests share."""
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+warnings.filterwarnings('ignore', 'When align_corners=True')
+
+import mmseg_encstdc  # noqa: E402, F401
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same numbers."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope():
+    """Types resolve as they do under a runner."""
+    from mmengine.registry import DefaultScope
+    DefaultScope.get_instance('tests', scope_name='mmseg')
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def camvid() -> Path:
+    """The real street scenes, where they are linked."""
+    folder = ROOT / 'data' / 'camvid'
+    if not folder.is_dir():
+        folder = ROOT.parent / 'shared' / 'camvid'
+    if not folder.is_dir():
+        pytest.skip('CamVid is not at data/camvid')
+    return folder

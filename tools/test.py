@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint: tools/test.py CONFIG CHECKPOINT [--tta]"""
+import argparse
+import os.path as osp
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    from mmengine.runner import Runner
+
+    from mmseg_encstdc.engine import cli
+    from mmseg_encstdc.errors import InputError
+except ImportError as error:
+    sys.exit(f'error: {error}')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    cli.add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        '--tta', action='store_true',
+        help='average the probabilities of all scales and flips')
+    how.add_argument(
+        '--mode', help='one of test_modes of the config: chip (the authors\' '
+        'overlapping crops at several scales) or slide')
+    parser.add_argument(
+        '--out', help='folder for predicted label maps and metrics.json')
+    parser.add_argument(
+        '--show-dir', help='folder for images painted with label and '
+        'prediction')
+    return parser.parse_args()
+
+
+def apply(args: argparse.Namespace, cfg) -> None:
+    """Turn the flags of this tool into config values."""
+    if not osp.isfile(args.checkpoint):
+        raise InputError(f'checkpoint {args.checkpoint} does not exist; '
+                         'training writes it to the work dir')
+    cfg.load_from = args.checkpoint
+    if args.mode:
+        cli.use_mode(cfg, args.mode)
+    if args.tta:
+        if 'tta_pipeline' not in cfg:
+            raise InputError('--tta needs tta_pipeline in the config')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    if args.out:
+        cfg.test_evaluator.output_dir = args.out
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.one_line_errors():
+        cfg = cli.prepare(args, ['test_dataloader'])
+        apply(args, cfg)
+        Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Train a network: tools/train.py configs/encnet_r101_ade.py"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    from mmengine.runner import Runner
+
+    from mmseg_encstdc.engine import cli, stretch_schedule
+    from mmseg_encstdc.errors import InputError
+except ImportError as error:
+    sys.exit(f'error: {error}')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    cli.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a file, from the last one in '
+        'the work dir')
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true',
+        help='scale the learning rate to the batch size of all processes')
+    parser.add_argument(
+        '--max-iters', type=int,
+        help='length of the schedule; warm-up, decay and intervals scale')
+    return parser.parse_args()
+
+
+def apply(args: argparse.Namespace, cfg) -> None:
+    """Turn the flags of this tool into config values."""
+    if args.max_iters is not None:
+        stretch_schedule(cfg, args.max_iters)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise InputError('--auto-scale-lr needs '
+                             'auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    if args.resume == 'auto':
+        cfg.resume = True
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, args.resume
+
+
+def use_amp(cfg) -> None:
+    """Wrap the optimizer for mixed precision, where there is a GPU."""
+    import torch
+    if not torch.cuda.is_available():
+        raise InputError('--amp needs a GPU; leave it out on CPU')
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise InputError(f'--amp works with optim_wrapper.type OptimWrapper, '
+                         f'the config has {kind}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.one_line_errors():
+        cfg = cli.prepare(
+            args, ['train_dataloader', 'val_dataloader'], training=True)
+        apply(args, cfg)
+        Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
