@@ -24,7 +24,7 @@ from . import backbones, datasets, engine, evaluation, heads, layers, losses, se
 # same arguments, state-dict keys and numbers; every other name is new.
 REGISTERED = (
     (MODELS, layers, ('Encoding', 'ContextEncoding')),
-    (MODELS, backbones, ('STDCNet', 'STDCContextPathNet')),
+    (MODELS, backbones, ('LocalNet', 'STDCNet', 'STDCContextPathNet')),
     (MODELS, heads, ('EncHead', 'SegHead', 'DetailHead')),
     (MODELS, losses, ('OhemCELoss', 'BinaryDiceLoss', 'DetailAggregateLoss',
                       'SemanticEncodingLoss')),
@@ -32,7 +32,7 @@ REGISTERED = (
     (DATASETS, datasets, ('CamVidDataset', 'ScenesDataset')),
     (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
                             'EnlargeToCrop')),
-    (METRICS, evaluation, ('ConfusionMetric', )),
+    (METRICS, evaluation, ('ConfusionMetric', 'PairAccuracy')),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )

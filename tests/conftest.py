@@ -24,8 +24,8 @@ def _seeded():
 @pytest.fixture(autouse=True)
 def _mmseg_scope():
     """Types resolve as they do under a runner."""
-    from mmengine.registry import DefaultScope
-    DefaultScope.get_instance('tests', scope_name='mmseg')
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmseg')
 
 
 @pytest.fixture

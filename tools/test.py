@@ -1,7 +1,6 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint: tools/test.py CONFIG CHECKPOINT [--tta]"""
 import argparse
-import os.path as osp
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ try:
     from mmseg_encstdc.errors import InputError
 except ImportError as error:
     sys.exit(f'error: {error}')
+
+WRITERS = ('ConfusionMetric', 'IoUMetric', 'CityscapesMetric')
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,9 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 def apply(args: argparse.Namespace, cfg) -> None:
     """Turn the flags of this tool into config values."""
-    if not osp.isfile(args.checkpoint):
-        raise InputError(f'checkpoint {args.checkpoint} does not exist; '
-                         'training writes it to the work dir')
+    cli.check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.mode:
         cli.use_mode(cfg, args.mode)
@@ -48,10 +47,21 @@ def apply(args: argparse.Namespace, cfg) -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if args.out:
-        cfg.test_evaluator.output_dir = args.out
+        write_predictions(cfg.test_evaluator, args.out)
     if args.show_dir:
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
+
+
+def write_predictions(evaluator, folder: str) -> None:
+    """Give ``folder`` to the evaluator's metrics that write label maps."""
+    metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
+    writers = [m for m in metrics if m['type'] in WRITERS]
+    if not writers:
+        raise InputError(f'--out needs one of {", ".join(WRITERS)} in '
+                         'test_evaluator')
+    for metric in writers:
+        metric['output_dir'] = folder
 
 
 def main() -> None:

@@ -13,5 +13,3 @@ load_from = None
 resume = False
 randomness = dict(seed=0)
 tta_model = dict(type='SegTTAModel')
-val_evaluator = dict(type='ConfusionMetric')
-test_evaluator = val_evaluator

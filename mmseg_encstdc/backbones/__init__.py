@@ -1,4 +1,5 @@
-"""Backbones: STDC and its context path."""
+"""Backbones: STDC and its context path, and a baseline without context."""
+from .local import LocalNet
 from .stdc import STDCContextPathNet, STDCNet
 
-__all__ = ['STDCContextPathNet', 'STDCNet']
+__all__ = ['LocalNet', 'STDCContextPathNet', 'STDCNet']

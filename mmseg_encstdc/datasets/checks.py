@@ -59,8 +59,8 @@ def check_pairs_exist(dataset_type: str, samples: Iterable[dict]) -> int:
     Raises:
         InputError: when there are no samples, or naming the missing file.
     """
-    count = 0
-    for count, sample in enumerate(samples, 1):
+    samples = list(samples)
+    for sample in samples:
         for kind, key in (('image', 'img_path'), ('label', 'seg_map_path')):
             path = sample.get(key)
             if path and not os.path.exists(path):
@@ -68,12 +68,12 @@ def check_pairs_exist(dataset_type: str, samples: Iterable[dict]) -> int:
                     f'{dataset_type}: {kind} {path} is missing; every image '
                     'needs a label of the same stem, add it or remove the '
                     'image')
-    if not count:
+    if not samples:
         raise InputError(
             f'{dataset_type}: no images found; '
             f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}, and check '
             'img_suffix and ann_file')
-    return count
+    return len(samples)
 
 
 def check_size(image_path: str, image_hw, label_path: str, label_hw) -> None:

@@ -32,6 +32,9 @@ class LoadSegImage(LoadImageFromFile):
 class LoadSegAnnotations(LoadAnnotations):
     """LoadAnnotations that refuses labels which cannot be right.
 
+    An image without ``seg_map_path`` passes unchanged, so that a test
+    pipeline also serves inference.
+
     Args:
         num_classes (int, optional): accept only values below it and
             ``ignore_index``, after ``reduce_zero_label`` and label maps.
@@ -51,6 +54,12 @@ class LoadSegAnnotations(LoadAnnotations):
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+
+    def transform(self, results: dict) -> dict:
+        """Add ``gt_seg_map`` (H, W), uint8."""
+        if results.get('seg_map_path') is None:
+            return results
+        return super().transform(results)
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']

@@ -15,8 +15,8 @@ from .checks import check_config, check_data
 from .distributed import start_processes
 
 __all__ = [
-    'add_common_arguments', 'load_config', 'one_line_errors', 'prepare',
-    'use_mode'
+    'add_common_arguments', 'check_checkpoint', 'load_config',
+    'one_line_errors', 'prepare', 'use_mode'
 ]
 
 
@@ -51,6 +51,13 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     if options:
         config.merge_from_dict(options)
     return config
+
+
+def check_checkpoint(path: str) -> None:
+    """Raise InputError unless the file exists."""
+    if not osp.isfile(path):
+        raise InputError(f'checkpoint {path} does not exist; training writes '
+                         'it to the work dir')
 
 
 def prepare(args: argparse.Namespace, loaders: List[str],

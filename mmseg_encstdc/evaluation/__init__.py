@@ -1,4 +1,5 @@
-"""Measures of a segmentation, from an integer confusion matrix."""
+"""Measures of a segmentation, from integer counts of pixels."""
 from .metric import ConfusionMetric, measures
+from .pairs import PairAccuracy
 
-__all__ = ['ConfusionMetric', 'measures']
+__all__ = ['ConfusionMetric', 'PairAccuracy', 'measures']

@@ -69,6 +69,8 @@ class ConfusionMetric(BaseMetric):
             predictions outside the classes.
     """
 
+    default_prefix = ''  # the names below stand alone
+
     def __init__(self,
                  ignore_index: int = 255,
                  output_dir: Optional[str] = None,

@@ -42,3 +42,5 @@ val_dataloader = dict(
         data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(type='ConfusionMetric')
+test_evaluator = val_evaluator

@@ -71,6 +71,8 @@ val_dataloader = dict(
             seg_map_path='gtFine/val'),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(type='ConfusionMetric')
+test_evaluator = val_evaluator
 # tools/test.py --mode NAME: the authors' overlapping crops, and MMSeg's.
 test_modes = dict(
     chip=dict(

@@ -1,0 +1,17 @@
+# Scenes with STDC-Seg's augmentations, gentler: thin things stay visible.
+_base_ = './scenes.py'
+crop_size = (160, 192)
+train_pipeline = [
+    dict(type='LoadSegImage'),
+    dict(type='LoadSegAnnotations', num_classes=14),
+    dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='RandomChoice',
+        transforms=[[dict(type='Resize', scale_factor=i / 8, keep_ratio=True)]
+                    for i in range(6, 13)]),  # 0.75 to 1.5
+    dict(type='EnlargeToCrop', crop_size=crop_size),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='PackSegInputs')
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,0 +1,151 @@
+"""Every experiment builds, learns for one step, and states its recipe."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.structures import PixelData
+from mmseg.registry import METRICS, MODELS, TRANSFORMS
+from mmseg.structures import SegDataSample
+
+import mmseg_encstdc
+
+CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+ENCNET = [path for path in CONFIGS if path.stem.startswith('encnet')]
+STDC = [path for path in CONFIGS if path.stem.startswith('stdc')]
+NAMES = [
+    *(f'encnet_{r}_{data}' for r in ('r50', 'r101')
+      for data in ('ade', 'pcontext', 'voc', 'cityscapes')),
+    'encnet_r50_coco',
+    *(f'stdc{i}_seg{scale}_cityscapes' for i in (1, 2) for scale in (50, 75)),
+    'encnet_r18_camvid', 'encnet_r50_camvid', 'stdc1_camvid', 'stdc2_camvid',
+    'encnet_r18_scenes', 'stdc1_scenes'
+]
+
+
+def ids(path):
+    return path.stem
+
+
+def samples(batch, size, classes):
+    """Labels (batch, 1, size, size) with an ignored corner."""
+    result = []
+    for _ in range(batch):
+        label = torch.randint(0, classes, (1, size, size))
+        label[:, :8, :8] = 255
+        sample = SegDataSample(metainfo=dict(
+            img_shape=(size, size), ori_shape=(size, size)))
+        sample.gt_sem_seg = PixelData(data=label)
+        result.append(sample)
+    return result
+
+
+def test_the_promised_experiments_are_there():
+    assert set(NAMES) <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=ids)
+def test_is_short(path):
+    assert len(path.read_text().splitlines()) < 30
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=ids)
+def test_builds_and_takes_a_step(path):
+    cfg = Config.fromfile(path)
+    model = MODELS.build(cfg.model).train()
+    classes = cfg.model.decode_head.num_classes
+    losses = model.loss(torch.randn(2, 3, 64, 64), samples(2, 64, classes))
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert torch.isfinite(total)
+    idle = [
+        name for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    assert idle == []  # DistributedDataParallel would wait for them
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=ids)
+def test_pipelines_and_metrics_build(path):
+    cfg = Config.fromfile(path)
+    for pipeline in (cfg.test_pipeline, cfg.tta_pipeline,
+                     datasets(cfg)[0].pipeline):
+        assert [TRANSFORMS.build(transform) for transform in pipeline]
+    evaluators = cfg.val_evaluator
+    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+    assert [METRICS.build(metric) for metric in evaluators]
+
+
+def datasets(cfg):
+    dataset = cfg.train_dataloader.dataset
+    return dataset.get('datasets', [dataset])
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=ids)
+def test_trains_on_shuffled_full_batches(path):
+    loader = Config.fromfile(path).train_dataloader
+    assert loader.sampler.shuffle and loader.drop_last
+
+
+@pytest.mark.parametrize('path', ENCNET, ids=ids)
+def test_encnet_follows_the_recipe(path):
+    cfg = Config.fromfile(path)
+    keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
+    assert keys.decode_head.lr_mult == keys.auxiliary_head.lr_mult == 10
+    assert cfg.optim_wrapper.optimizer.weight_decay == 1e-4
+    assert [s.type for s in cfg.param_scheduler] == ['PolyLR']  # no warm-up
+    assert cfg.param_scheduler[0].power == 0.9
+    head, auxiliary = cfg.model.decode_head, cfg.model.auxiliary_head
+    assert head.norm_cfg.type == auxiliary.norm_cfg.type == 'SyncBN'
+    assert head.loss_decode.avg_non_ignore and head.align_corners
+    assert auxiliary.loss_decode.loss_weight == 0.4
+    assert head.loss_se_decode.loss_weight == 0.2
+    lateral = path.stem.endswith(('pcontext', 'voc'))
+    assert head.add_lateral is lateral
+
+
+@pytest.mark.parametrize('path', STDC, ids=ids)
+def test_stdc_follows_the_recipe(path):
+    cfg = Config.fromfile(path)
+    assert cfg.optim_wrapper.optimizer.weight_decay == 5e-4
+    assert [s.type
+            for s in cfg.param_scheduler] == ['ExponentialWarmup', 'PolyLR']
+    heads = [cfg.model.decode_head, *cfg.model.auxiliary_head]
+    assert [h.type for h in heads] == ['SegHead'] * 3 + ['DetailHead']
+    for head in heads[:3]:
+        assert head.loss_decode.type == 'OhemCELoss'
+        assert head.loss_decode.min_kept == 1 / 16
+        assert head.loss_decode.thresh == 0.7
+    assert [h.in_index for h in heads] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize('scale', [50, 75])
+def test_seg50_and_seg75_differ_in_the_scale_of_evaluation(root, scale):
+    cfg = Config.fromfile(root / f'configs/stdc1_seg{scale}_cityscapes.py')
+    assert cfg.model.test_cfg.scale == scale / 100
+    assert cfg.model.backbone.backbone_cfg.norm_cfg.requires_grad is False
+
+
+@pytest.mark.parametrize('name, lr, epochs', [
+    ('encnet_r50_ade', 0.01, 120), ('encnet_r101_cityscapes', 0.01, 240),
+    ('encnet_r50_pcontext', 0.001, 80), ('encnet_r101_voc', 0.001, 80),
+    ('encnet_r50_coco', 0.004, 30)
+])
+def test_encnet_schedules_are_the_authors(root, name, lr, epochs):
+    cfg = Config.fromfile(root / f'configs/{name}.py')
+    assert cfg.optim_wrapper.optimizer.lr == lr
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[0].end == epochs
+
+
+def test_the_local_baseline_sees_15_pixels(root):
+    cfg = Config.fromfile(root / 'configs/local_scenes.py')
+    model = MODELS.build(cfg.model).eval()
+    image = torch.randn(1, 3, 41, 41, requires_grad=True)
+    model(image, mode='tensor')[0, :, 20, 20].sum().backward()
+    seen = image.grad.abs().sum((0, 1)).nonzero()
+    assert seen.min(0).values.tolist() == [13, 13]
+    assert seen.max(0).values.tolist() == [27, 27]
+
+
+def test_the_version_is_stated_once():
+    assert mmseg_encstdc.__version__.count('.') == 2

@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Predict images: tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER --out DIR
+
+Writes DIR/labels/NAME.png (8-bit class ids) and DIR/overlays/NAME.jpg.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    import cv2
+    import numpy as np
+    import torch
+    from rich.progress import track
+
+    from mmseg_encstdc.engine import cli  # first: makes mmseg importable
+    from mmseg.apis import inference_model, init_model  # isort: skip
+    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.visualization import legend, overlay
+except ImportError as error:
+    sys.exit(f'error: {error}')
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('source', nargs='+', help='images or folders')
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument(
+        '--device', default='cuda:0' if torch.cuda.is_available() else 'cpu',
+        help='default: the first GPU where there is one')
+    parser.add_argument(
+        '--opacity', type=float, default=0.5,
+        help='of the colours, 0 to 1; default: 0.5')
+    parser.add_argument(
+        '--legend', action='store_true', help='class names under each overlay')
+    return parser.parse_args()
+
+
+def find_images(sources) -> list:
+    """(image, path of the outputs without suffix) of files and folders.
+
+    Raises:
+        InputError: when a source does not exist, a folder holds no image, or
+            two images would be written to one file.
+    """
+    found = []
+    for source in map(Path, sources):
+        if source.is_file():
+            found.append((source, Path(source.stem)))
+            continue
+        inside = sorted(
+            path for path in source.rglob('*')
+            if path.suffix.lower() in SUFFIXES) if source.is_dir() else []
+        if not inside:
+            state = 'holds no image' if source.is_dir() else 'does not exist'
+            raise InputError(f'{source} {state}; give images or folders with '
+                             f'{", ".join(SUFFIXES)}')
+        found += [(path, path.relative_to(source).with_suffix(''))
+                  for path in inside]
+    stems = [stem for _, stem in found]
+    for path, stem in found:
+        if stems.count(stem) > 1:
+            raise InputError(f'two images are named {stem}, one of them '
+                             f'{path}; predict them into two folders')
+    return found
+
+
+def predict(model, image_path: Path, out: Path, stem: Path, opacity: float,
+            with_legend: bool) -> None:
+    """Write the label map and the overlay of one image."""
+    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f'image {image_path} cannot be read; restore the '
+                         'file or remove it')
+    result = inference_model(model, image)
+    label = result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+    classes, palette = (model.dataset_meta[key]
+                        for key in ('classes', 'palette'))
+    picture = overlay(image[..., ::-1], label, palette, opacity)
+    if with_legend:
+        picture = np.vstack(
+            [picture, legend(classes, palette, picture.shape[1])])
+    write(out / 'labels' / stem.with_name(stem.name + '.png'), label)
+    write(out / 'overlays' / stem.with_name(stem.name + '.jpg'),
+          picture[..., ::-1])
+
+
+def write(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), picture):
+        raise InputError(f'{path} cannot be written; is the disk full?')
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.one_line_errors():
+        cli.check_checkpoint(args.checkpoint)
+        images = find_images(args.source)
+        cfg = cli.load_config(args.config)
+        model = init_model(cfg, args.checkpoint, device=args.device)
+        out = Path(args.out)
+        for path, stem in track(images, description='predicting'):
+            predict(model, path, out, stem, args.opacity, args.legend)
+        print(f'{len(images)} label maps and overlays are in {out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Train under Slurm: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGS ...]
+# GPUS in all (default 4), GPUS_PER_NODE (4), CPUS_PER_TASK (5), SRUN_ARGS.
+set -euo pipefail
+if [ $# -lt 3 ]; then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG [arguments of tools/train.py]" >&2
+    exit 2
+fi
+partition=$1
+job=$2
+config=$3
+shift 3
+gpus=${GPUS:-4}
+per_node=${GPUS_PER_NODE:-4}
+if [ "$gpus" -lt "$per_node" ]; then per_node=$gpus; fi
+# SRUN_ARGS is a list of words, so it stays unquoted.
+exec srun -p "$partition" --job-name="$job" --gres=gpu:"$per_node" \
+    --ntasks="$gpus" --ntasks-per-node="$per_node" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$config" \
+    --launcher slurm "$@"
