@@ -9,16 +9,25 @@ from . import compat
 
 compat.prepare()
 
+from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
 from mmseg.registry import (  # noqa: E402
     DATASETS,
     METRICS,
-    MODEL_WRAPPERS,
     MODELS,
     PARAM_SCHEDULERS,
     TRANSFORMS,
 )
 
-from . import backbones, datasets, engine, evaluation, heads, layers, losses, segmentors  # noqa: E402
+from . import (  # noqa: E402
+    backbones,
+    datasets,
+    engine,
+    evaluation,
+    heads,
+    layers,
+    losses,
+    segmentors,
+)
 
 # EncHead, STDCNet and STDCContextPathNet replace the stock entries, with the
 # same arguments, state-dict keys and numbers; every other name is new.
@@ -34,6 +43,7 @@ REGISTERED = (
                             'EnlargeToCrop')),
     (METRICS, evaluation, ('ConfusionMetric', 'PairAccuracy')),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
+    # MMEngine's own registry: the runner looks for wrappers nowhere else.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )
 

@@ -1,0 +1,344 @@
+"""The command line, end to end, on a handful of small street scenes."""
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmseg.apis import init_model
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs' / 'stdc1_camvid.py'
+VAL_IMAGES = 5  # odd: two processes cannot share it evenly
+
+
+def write_pair(data, split, name, size=(72, 96)):
+    """An image and a label in CamVid's layout."""
+    rng = np.random.default_rng(abs(hash((split, name))) % 2**32)
+    for kind in ('images', 'labels'):
+        (data / kind / split).mkdir(parents=True, exist_ok=True)
+    label = rng.integers(0, 12, (size[0] // 8, size[1] // 8), np.uint8)
+    label = label.repeat(8, 0).repeat(8, 1)
+    image = np.stack([label * 20, 255 - label * 20, label], 2)
+    cv2.imwrite(str(data / 'images' / split / f'{name}.jpg'), image)
+    cv2.imwrite(str(data / 'labels' / split / f'{name}.png'), label)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'camvid'
+    for i in range(6):
+        write_pair(folder, 'train', f't{i}')
+    for i in range(VAL_IMAGES):
+        write_pair(folder, 'val', f'v{i}')
+    return folder
+
+
+def options(data, **more):
+    """--cfg-options for the small set: small crops, no data workers."""
+    values = {
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.dataset.pipeline.5.crop_size': '(64,64)',
+        'train_dataloader.dataset.pipeline.6.crop_size': '(64,64)',
+        **more
+    }
+    for loader in ('train', 'val', 'test'):
+        values[f'{loader}_dataloader.dataset.data_root'] = data
+        values[f'{loader}_dataloader.num_workers'] = 0
+        values[f'{loader}_dataloader.persistent_workers'] = False
+    return ['--cfg-options', *(f'{k}={v}' for k, v in values.items())]
+
+
+def run(command, **env):
+    return subprocess.run(
+        [str(word) for word in command], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, 'OMP_NUM_THREADS': '1',
+                        'PYTHON': sys.executable, **env})
+
+
+def tool(name, *arguments, **env):
+    """Run a tool that must succeed; its output."""
+    done = run([sys.executable, f'tools/{name}', *arguments], **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def error_of(name, *arguments):
+    """Run a tool that must fail; the one line that it says."""
+    done = run([sys.executable, f'tools/{name}', *arguments])
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if 'error' in line]
+    assert 'Traceback' not in done.stderr, done.stderr
+    assert len(lines) == 1 and lines[0].startswith('error: '), done.stderr
+    return lines[0]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+    """Work dir after 2 of 4 iterations, and what training printed."""
+    work = tmp_path_factory.mktemp('work')
+    output = tool('train.py', CONFIG, '--work-dir', work, '--max-iters', 2,
+                  *options(data))
+    return work, output
+
+
+@pytest.fixture(scope='module')
+def checkpoint(trained):
+    return trained[0] / 'iter_2.pth'
+
+
+def test_training_validates_and_saves(trained):
+    work, output = trained
+    assert (work / 'iter_2.pth').is_file()
+    assert 'mIoU' in output and 'FWIoU' in output and 'mPA' in output
+
+
+def test_training_resumes_where_it_stopped(trained, data, tmp_path):
+    shutil.copytree(trained[0], tmp_path / 'work')
+    output = tool('train.py', CONFIG, '--work-dir', tmp_path / 'work',
+                  '--max-iters', 4, '--resume', *options(data))
+    assert 'resumed epoch: 0, iter: 2' in output
+    first = torch.load(trained[0] / 'iter_2.pth')
+    last = torch.load(tmp_path / 'work' / 'iter_4.pth')
+    assert last['meta']['iter'] == 4
+    key = 'decode_head.conv_seg.weight'
+    assert not torch.equal(first['state_dict'][key], last['state_dict'][key])
+
+
+def test_a_checkpoint_can_be_named_to_resume_from(checkpoint, data, tmp_path):
+    output = tool('train.py', CONFIG, '--work-dir', tmp_path, '--max-iters', 3,
+                  '--resume', checkpoint, *options(data))
+    assert 'resumed epoch: 0, iter: 2' in output
+
+
+def evaluate(data, checkpoint, out, *arguments):
+    tool('test.py', CONFIG, checkpoint, '--work-dir', out / 'work', '--out',
+         out, *arguments, *options(data))
+    return json.loads((out / 'metrics.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def plain(data, checkpoint, tmp_path_factory):
+    """Metrics of one process."""
+    return evaluate(data, checkpoint, tmp_path_factory.mktemp('plain'))
+
+
+def test_evaluation_counts_every_labelled_pixel(data, plain):
+    labelled = sum(
+        int((cv2.imread(str(p), cv2.IMREAD_UNCHANGED) < 11).sum())
+        for p in (data / 'labels' / 'val').glob('*.png'))
+    assert np.sum(plain['confusion']) == labelled
+
+
+def test_two_processes_count_the_very_same_confusion(
+        data, checkpoint, plain, tmp_path):
+    done = run(['tools/dist_test.sh', CONFIG, checkpoint, 2, '--work-dir',
+                tmp_path / 'work', '--out', tmp_path, *options(data)],
+               PORT=free_port())
+    assert done.returncode == 0, done.stderr
+    both = json.loads((tmp_path / 'metrics.json').read_text())
+    assert both['confusion'] == plain['confusion']
+
+
+def test_two_processes_train_on_cpu(data, tmp_path):
+    done = run(['tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path,
+                '--max-iters', 2, *options(data)], PORT=free_port())
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert output.count('SyncBN works on GPUs only') == 1
+    assert (tmp_path / 'iter_2.pth').is_file()
+
+
+def test_slurm_starts_the_processes(data, tmp_path):
+    srun = tmp_path / 'srun'
+    srun.write_text('''#!/usr/bin/env bash
+# Stand-in: the tasks of --ntasks on this machine, with Slurm's variables.
+echo "$@" > "$SRUN_LOG"
+for word in "$@"; do
+    case $word in --ntasks=*) tasks=${word#--ntasks=};; esac
+done
+while [[ $1 == -* ]]; do if [ "$1" = -p ]; then shift; fi; shift; done
+export SLURM_NTASKS=$tasks SLURM_NODELIST=127.0.0.1
+for ((i = 0; i < tasks; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & jobs+=($!)
+done
+for job in "${jobs[@]}"; do wait "$job"; done
+''')
+    srun.chmod(0o755)
+    done = run(['tools/slurm_train.sh', 'part', 'job', CONFIG, '--work-dir',
+                tmp_path / 'work', '--max-iters', 2, *options(data)],
+               PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='2',
+               SRUN_LOG=str(tmp_path / 'log'), MASTER_PORT=free_port())
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = (tmp_path / 'log').read_text()
+    assert '-p part --job-name=job --gres=gpu:2 --ntasks=2' in words
+    assert (tmp_path / 'work' / 'iter_2.pth').is_file()
+
+
+def test_tta_is_the_mean_of_the_augmented_predictions(
+        data, checkpoint, tmp_path):
+    evaluate(data, checkpoint, tmp_path, '--tta')
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(CONFIG)
+    model = init_model(cfg, str(checkpoint), device='cpu')
+    augment = Compose(cfg.tta_pipeline)
+    for path in sorted((data / 'images' / 'val').glob('*.jpg')):
+        views = augment(
+            dict(img_path=str(path),
+                 seg_map_path=str(data / 'labels' / 'val' /
+                                  f'{path.stem}.png'),
+                 label_map={11: 255}, reduce_zero_label=False, seg_fields=[]))
+        assert len(views['inputs']) == 8  # 4 scales, with and without flip
+        total = 0
+        for image, sample in zip(views['inputs'], views['data_samples']):
+            with torch.no_grad():
+                result = model.test_step(
+                    dict(inputs=[image], data_samples=[sample]))[0]
+            total = total + result.seg_logits.data.softmax(0)
+        written = cv2.imread(
+            str(tmp_path / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
+        assert (total.argmax(0).numpy() == written).mean() > 0.999
+
+
+@pytest.mark.parametrize('mode', ['chip', 'slide'])
+def test_other_modes_of_evaluation(data, checkpoint, plain, mode, tmp_path):
+    metrics = evaluate(data, checkpoint, tmp_path, '--mode', mode)
+    assert np.sum(metrics['confusion']) == np.sum(plain['confusion'])
+
+
+def test_show_dir_gets_a_picture_of_each_image(data, checkpoint, tmp_path):
+    evaluate(data, checkpoint, tmp_path, '--show-dir', tmp_path / 'show')
+    assert len(list((tmp_path / 'show').rglob('*.png'))) == VAL_IMAGES
+
+
+def test_predict_writes_overlays_and_label_maps(
+        data, checkpoint, plain, tmp_path):
+    output = tool('predict.py', CONFIG, checkpoint, data / 'images' / 'val',
+                  '--out', tmp_path)
+    assert f'{VAL_IMAGES} label maps' in output and '100%' in output
+    hits = 0
+    for path in (data / 'labels' / 'val').glob('*.png'):
+        truth, label = (cv2.imread(str(p), cv2.IMREAD_UNCHANGED)
+                        for p in (path, tmp_path / 'labels' / path.name))
+        assert label.dtype == np.uint8 and label.shape == truth.shape
+        hits += int((label == truth)[truth < 11].sum())
+        picture = cv2.imread(str(tmp_path / 'overlays' / f'{path.stem}.jpg'))
+        assert picture.shape == (*truth.shape, 3)
+    # The same predictions that test.py scored.
+    assert hits == np.trace(plain['confusion'])
+
+
+def test_check_dataset_reads_everything(data):
+    cfg = ROOT / 'configs' / 'stdc1_camvid.py'
+    folder = data.parent / 'linked'
+    folder.mkdir()
+    (folder / 'data').mkdir()
+    (folder / 'data' / 'camvid').symlink_to(data)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'check_dataset.py'), str(cfg)],
+        cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f'{VAL_IMAGES} images and labels are sound' in done.stdout
+
+
+# --- Bad input: one line with cause and remedy -------------------------------
+
+
+@pytest.fixture
+def broken(data, tmp_path):
+    """A copy of the data to break."""
+    return Path(shutil.copytree(data, tmp_path / 'camvid'))
+
+
+def train_error(data, **more):
+    return error_of('train.py', CONFIG, '--work-dir', data.parent / 'w',
+                    '--max-iters', 2, *options(data, **more))
+
+
+def test_a_missing_data_root_says_where_the_set_comes_from(tmp_path):
+    line = train_error(tmp_path / 'nowhere')
+    assert 'nowhere does not exist' in line and 'SegNet tutorial' in line
+
+
+def test_an_image_without_a_label_is_named(broken):
+    (broken / 'labels' / 'train' / 't3.png').unlink()
+    assert 't3.png is missing' in train_error(broken)
+
+
+def test_a_label_of_another_size_is_named(broken):
+    cv2.imwrite(str(broken / 'labels' / 'val' / 'v1.png'),
+                np.zeros((10, 20), np.uint8))
+    line = train_error(broken)
+    assert 'v1.png is 20 x 10' in line and '96 x 72' in line
+
+
+def test_an_unreadable_image_is_named(broken):
+    (broken / 'images' / 'train' / 't2.jpg').write_bytes(b'no image')
+    assert 't2.jpg cannot be read' in train_error(broken)
+
+
+def test_a_label_value_outside_the_classes_is_named(broken):
+    cv2.imwrite(str(broken / 'labels' / 'train' / 't1.png'),
+                np.full((72, 96), 77, np.uint8))
+    line = train_error(broken)
+    assert 't1.png holds the values 77' in line and '0 to 10' in line
+
+
+def test_num_classes_that_disagrees_is_named(data):
+    line = train_error(data, **{'model.decode_head.num_classes': 5})
+    assert 'model.decode_head.num_classes is 5' in line and '11' in line
+
+
+def test_a_batch_of_one_is_refused_where_it_cannot_work(data):
+    line = train_error(data, **{'train_dataloader.batch_size': 1})
+    assert 'train_dataloader.batch_size is 1' in line
+
+
+def test_a_missing_config_or_checkpoint_is_named(data, tmp_path):
+    assert 'no.py does not exist' in error_of('train.py', 'configs/no.py')
+    assert 'no.pth does not exist' in error_of(
+        'test.py', CONFIG, 'no.pth', *options(data))
+    assert 'no.pth does not exist' in error_of(
+        'predict.py', CONFIG, 'no.pth', data, '--out', tmp_path)
+
+
+def test_an_unknown_mode_names_those_there_are(data, checkpoint):
+    line = error_of('test.py', CONFIG, checkpoint, '--mode', 'x',
+                    *options(data))
+    assert 'chip, slide' in line
+
+
+def test_predict_names_a_source_without_images(checkpoint, tmp_path):
+    line = error_of('predict.py', CONFIG, checkpoint, tmp_path, '--out',
+                    tmp_path / 'out')
+    assert f'{tmp_path} holds no image' in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='AMP works on a GPU')
+def test_amp_without_a_gpu_is_refused(data, tmp_path):
+    line = error_of('train.py', CONFIG, '--amp', '--work-dir', tmp_path,
+                    *options(data))
+    assert '--amp needs a GPU' in line
+
+
+def test_a_missing_mmcv_is_one_line(tmp_path):
+    (tmp_path / 'mmcv.py').write_text("__version__ = '1.7.0'\n")
+    done = run([sys.executable, 'tools/train.py', CONFIG],
+               PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'mmcv >= 2.0.0rc4, < 2.2.0, found 1.7.0' in done.stderr
