@@ -1,7 +1,7 @@
 # Scenes with EncNet's augmentations, gentler: thin things stay visible, and
 # the ground stays below.
 _base_ = './scenes.py'
-crop_size = (160, 192)
+crop_size = (128, 160)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations', num_classes=14),
@@ -11,7 +11,7 @@ train_pipeline = [
         scale=(232, 232),
         ratio_range=(0.75, 1.5),
         keep_ratio=True),
-    dict(type='Pad', size=(192, 160), pad_val=dict(img=0, seg=255)),
+    dict(type='Pad', size=(160, 128), pad_val=dict(img=0, seg=255)),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='PackSegInputs')
 ]

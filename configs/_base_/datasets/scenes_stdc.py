@@ -1,6 +1,6 @@
 # Scenes with STDC-Seg's augmentations, gentler: thin things stay visible.
 _base_ = './scenes.py'
-crop_size = (160, 192)
+crop_size = (128, 160)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations', num_classes=14),
