@@ -47,8 +47,8 @@ def options(data, **more):
     """--cfg-options for the small set: small crops, no data workers."""
     values = {
         'train_dataloader.batch_size': 2,
+        'train_dataloader.dataset.pipeline.4.crop_size': '(64,64)',
         'train_dataloader.dataset.pipeline.5.crop_size': '(64,64)',
-        'train_dataloader.dataset.pipeline.6.crop_size': '(64,64)',
         **more
     }
     for loader in ('train', 'val', 'test'):
