@@ -2,14 +2,16 @@
 import os
 from typing import Iterable, Optional
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 
 __all__ = [
-    'SOURCES', 'check_folders', 'check_label_values', 'check_pair',
-    'check_pairs_exist', 'check_size'
+    'DECODE_ERRORS', 'SOURCES', 'check_folders', 'check_label_format',
+    'check_label_values', 'check_pair', 'check_pairs_exist', 'check_size',
+    'unreadable'
 ]
 
 # Data set type -> where it comes from and how it lies on disk.
@@ -37,6 +39,10 @@ SOURCES = {
     'data/coco_stuff164k/{images,annotations}/{train2017,val2017} with '
     '*_labelTrainIds.png',
 }
+# What decoders raise for a file that is none, or is cut short.
+DECODE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError, cv2.error)
+# Pillow's names of the formats with one 8-bit id a pixel.
+LABEL_MODES = ('1', 'L', 'P')
 UNKNOWN_SOURCE = 'set data_root and data_prefix to where the data lie'
 
 
@@ -85,6 +91,20 @@ def check_size(image_path: str, image_hw, label_path: str, label_hw) -> None:
             'be equal, resize labels with nearest neighbour only')
 
 
+def check_label_format(path: str) -> None:
+    """Raise InputError unless a local file holds one 8-bit id a pixel.
+
+    MMSegmentation would take 16-bit ids modulo 256.
+    """
+    if not os.path.isfile(path):
+        return
+    with Image.open(path) as file:
+        if file.mode not in LABEL_MODES:
+            raise InputError(
+                f'label {path} has pixels of format {file.mode}; accepted is '
+                'one 8-bit class id a pixel, convert it')
+
+
 def check_label_values(path: str,
                        label: np.ndarray,
                        num_classes: int,
@@ -111,7 +131,7 @@ def check_pair(sample: dict) -> None:
             with Image.open(sample[key]) as file:
                 file.load()
                 sizes.append(file.size[::-1])
-        except OSError as error:
+        except DECODE_ERRORS as error:
             raise unreadable(kind, sample[key], error) from error
     check_size(sample['img_path'], sizes[0], sample['seg_map_path'], sizes[1])
 
@@ -124,4 +144,4 @@ def unreadable(kind: str, path: str, error: Exception) -> InputError:
 
 
 def _size(hw) -> str:
-    return f'{hw[1]} x {hw[0]}'
+    return ' x '.join(map(str, reversed(hw)))

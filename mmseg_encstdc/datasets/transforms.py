@@ -7,7 +7,13 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmcv.transforms.utils import cache_randomness
 from mmseg.datasets.transforms import LoadAnnotations
 
-from .checks import check_label_values, check_size, unreadable
+from .checks import (
+    DECODE_ERRORS,
+    check_label_format,
+    check_label_values,
+    check_size,
+    unreadable,
+)
 
 __all__ = [
     'ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations', 'LoadSegImage'
@@ -25,7 +31,7 @@ class LoadSegImage(LoadImageFromFile):
         """Add ``img`` (H, W, 3) uint8 BGR, ``img_shape``, ``ori_shape``."""
         try:
             return super().transform(results)
-        except Exception as error:
+        except (*DECODE_ERRORS, AssertionError) as error:  # mmcv asserts
             raise unreadable('image', results['img_path'], error) from error
 
 
@@ -64,8 +70,9 @@ class LoadSegAnnotations(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
         try:
+            check_label_format(path)
             super()._load_seg_map(results)
-        except Exception as error:
+        except DECODE_ERRORS as error:
             raise unreadable('label', path, error) from error
         label = results['gt_seg_map']
         if 'ori_shape' in results:

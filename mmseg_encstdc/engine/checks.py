@@ -46,11 +46,14 @@ def check_data(cfg: Config, loaders: List[str]) -> None:
     """
     for loader in loaders:
         for config in datasets_of(cfg[loader].dataset):
-            dataset = DATASETS.build({**config, 'pipeline': []})
+            # Unserialized, because MMEngine cannot serialize an empty set.
+            dataset = DATASETS.build(
+                {**config, 'pipeline': [], 'serialize_data': False})
             name = type(dataset).__name__
             count = check_pairs_exist(
                 name, (dataset.get_data_info(i) for i in range(len(dataset))))
-            load = LoadSegAnnotations(len(dataset.metainfo['classes']))
+            classes = dataset.metainfo.get('classes')
+            load = LoadSegAnnotations(len(classes) if classes else None)
             for i in range(0, count, -(-count // SAMPLE)):
                 sample = dataset.get_data_info(i)
                 if sample.get('seg_map_path'):

@@ -19,6 +19,11 @@ __all__ = [
     'one_line_errors', 'prepare', 'use_mode'
 ]
 
+# Warnings that ask nothing of the user: of sizes that align_corners=True, which
+# is meant, does not align; of mmseg's own calls; of pictures nobody asked for.
+NOISE = ('When align_corners=True', '``build_loss`` would be deprecated',
+         'The draw is False')
+
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of train.py and test.py, as MMSegmentation's have them."""
@@ -63,8 +68,8 @@ def check_checkpoint(path: str) -> None:
 def prepare(args: argparse.Namespace, loaders: List[str],
             training: bool = False) -> Config:
     """The config of a run, checked against itself and against its data."""
-    # The authors' align_corners=True is meant; mmseg warns of every size.
-    warnings.filterwarnings('ignore', 'When align_corners=True')
+    for message in NOISE:
+        warnings.filterwarnings('ignore', message)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(

@@ -1,5 +1,6 @@
 """Several processes without a GPU, which MMEngine does not provide for."""
 import os
+import re
 import subprocess
 
 import torch
@@ -93,4 +94,4 @@ def _first_host(node_list: str) -> str:
                                capture_output=True, text=True, check=True)
         return hosts.stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
-        return node_list.split(',')[0]
+        return re.sub(r'\[(\w+).*', r'\1', node_list.split(',')[0])

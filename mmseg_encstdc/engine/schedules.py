@@ -72,9 +72,9 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
         return max(1, round(steps * max_iters / old))
 
     for scheduler in cfg.param_scheduler:
-        for key in ('begin', 'end'):
-            if scheduler.get(key):
-                scheduler[key] = scaled(scheduler[key])
+        begin = scaled(scheduler['begin']) if scheduler.get('begin') else 0
+        scheduler.begin = begin
+        scheduler.end = max(scaled(scheduler['end']), begin + 1)
     cfg.train_cfg.max_iters = max_iters
     cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
     checkpoint = cfg.default_hooks.checkpoint

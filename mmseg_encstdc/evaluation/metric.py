@@ -115,7 +115,7 @@ class ConfusionMetric(BaseMetric):
             os.makedirs(self.output_dir, exist_ok=True)
             dump(
                 dict(
-                    **summary,
+                    **{name: _number(v) for name, v in summary.items()},
                     IoU=_by_class(classes, result['IoU']),
                     Acc=_by_class(classes, result['Acc']),
                     confusion=confusion.tolist()),
@@ -180,8 +180,13 @@ class ConfusionMetric(BaseMetric):
 
 
 def _by_class(classes: Sequence[str], values: np.ndarray) -> dict:
-    """Class -> percent, None where undefined (JSON has no NaN)."""
+    """Class -> percent, None where undefined."""
     return {
-        name: None if np.isnan(value) else 100 * float(value)
+        name: _number(100 * float(value))
         for name, value in zip(classes, values)
     }
+
+
+def _number(value: float) -> Optional[float]:
+    """None for NaN, which JSON does not have."""
+    return None if np.isnan(value) else value

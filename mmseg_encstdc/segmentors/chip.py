@@ -1,6 +1,6 @@
 """Evaluation as the authors of EncNet and of STDC-Seg do it."""
 import math
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch.nn.functional as F
 from mmseg.models.segmentors import EncoderDecoder
@@ -13,13 +13,15 @@ class Protocol(NamedTuple):
     """What one group of authors does with overlapping crops."""
     softmax_first: bool  # score exp(softmax + softmax') or exp(logit + logit')
     pad_black: bool  # pad with black pixels, or with the mean colour
+    centre: bool  # pad on all sides, or to the right and bottom
     shift_last: bool  # move the last crop inside the image, or pad it
     average: bool  # divide by the number of crops over a pixel, or sum
+    round_stride: Callable[[float], int]
 
 
 PROTOCOLS = {
-    'encnet': Protocol(False, True, False, True),
-    'stdc': Protocol(True, False, True, False),
+    'encnet': Protocol(False, True, False, False, True, math.floor),
+    'stdc': Protocol(True, False, True, True, False, math.ceil),
 }
 
 
@@ -35,9 +37,9 @@ class ChipEncoderDecoder(EncoderDecoder):
       with ``protocol`` ('encnet' or 'stdc'), ``crop_size`` (int, pixels),
       ``stride_rate`` (float, of the crop), ``scales`` (floats), ``flip``
       (bool) and ``base_size`` (int, optional): a scale s makes the longer
-      side ceil(base_size * s); without it, s times the image's own. Scales
-      are summed. What comes out are scores, not logits: only their order
-      counts.
+      side ceil(base_size * s); without it, both sides are s times the
+      image's. Scales are summed. What comes out are scores, not logits: only
+      their order counts.
 
     All resizing here is bilinear with align_corners=True, as the authors'.
 
@@ -85,9 +87,9 @@ class ChipEncoderDecoder(EncoderDecoder):
     def _score_chips(self, image: Tensor) -> Tensor:
         """Scores (B, C, h, w) of one scale of the image (B, 3, h, w)."""
         cfg, protocol = self.test_cfg, PROTOCOLS[self.test_cfg.protocol]
-        crop, size = cfg.crop_size, image.shape[2:]
-        image = self._pad(image, crop)
-        stride = math.ceil(crop * cfg.stride_rate)
+        crop, (height, width) = cfg.crop_size, image.shape[2:]
+        image, top0, left0 = self._pad(image, crop)
+        stride = protocol.round_stride(crop * cfg.stride_rate)
         tops, lefts = (
             chip_starts(side, crop, stride, protocol.shift_last)
             for side in image.shape[2:])
@@ -97,14 +99,13 @@ class ChipEncoderDecoder(EncoderDecoder):
         for top in tops:
             for left in lefts:
                 window = (..., slice(top, top + crop), slice(left, left + crop))
-                chip = image[window]
-                height, width = chip.shape[2:]
-                scores = self._score_crop(self._pad(chip, crop))
-                total[window] += scores[..., :height, :width]
+                chip, _, _ = self._pad(image[window], crop)
+                rows, columns = total[window].shape[2:]
+                total[window] += self._score_crop(chip)[..., :rows, :columns]
                 count[window] += 1
         if protocol.average:
             total = total / count
-        return total[..., :size[0], :size[1]]
+        return total[..., top0:top0 + height, left0:left0 + width]
 
     def _score_crop(self, crop: Tensor) -> Tensor:
         """Score (B, C, h, w) of a crop, and of its mirror image if asked."""
@@ -119,17 +120,20 @@ class ChipEncoderDecoder(EncoderDecoder):
         meta = dict(img_shape=image.shape[2:])
         return self.encode_decode(image, [meta] * image.size(0))
 
-    def _pad(self, image: Tensor, crop: int) -> Tensor:
-        """Pad a normalised image (B, 3, h, w) to the right and bottom."""
-        height, width = image.shape[2:]
-        right, bottom = max(crop - width, 0), max(crop - height, 0)
-        if right == bottom == 0:
-            return image
-        if not PROTOCOLS[self.test_cfg.protocol].pad_black:
-            return F.pad(image, (0, right, 0, bottom))
+    def _pad(self, image: Tensor, crop: int) -> Tuple[Tensor, int, int]:
+        """A normalised image (B, 3, h, w) padded to ``crop``, and where in it
+        the image begins (top, left)."""
+        protocol = PROTOCOLS[self.test_cfg.protocol]
+        rows, columns = (max(crop - side, 0) for side in image.shape[2:])
+        if rows == columns == 0:
+            return image, 0, 0
+        top, left = (rows // 2, columns // 2) if protocol.centre else (0, 0)
+        margins = (left, columns - left, top, rows - top)
+        if not protocol.pad_black:
+            return F.pad(image, margins), top, left
         preprocessor = self.data_preprocessor
         black = -preprocessor.mean / preprocessor.std  # (3, 1, 1)
-        return F.pad(image - black, (0, right, 0, bottom)) + black
+        return F.pad(image - black, margins) + black, top, left
 
 
 def chip_size(size: Sequence[int],
@@ -140,11 +144,13 @@ def chip_size(size: Sequence[int],
     Args:
         size (Sequence[int]): (height, width) of the image, pixels.
         scale (float): factor.
-        base_size (int, optional): longer side at scale 1; the image's own
-            when None.
+        base_size (int, optional): longer side at scale 1, and the other in
+            proportion; without it both sides are scaled and cut to integers.
     """
+    if base_size is None:
+        return [int(side * scale) for side in size]
     longer = max(size)
-    target = math.ceil((base_size or longer) * scale)
+    target = math.ceil(base_size * scale)
     return [
         target if side == longer else int(side * target / longer + 0.5)
         for side in size

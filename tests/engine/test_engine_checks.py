@@ -1,0 +1,287 @@
+"""What is found to be wrong before a model is built."""
+import copy
+
+import numpy as np
+import pytest
+from mmengine.config import Config, ConfigDict
+from PIL import Image
+
+from mmseg_encstdc.engine import check_config, check_data
+from mmseg_encstdc.engine.checks import datasets_of
+from mmseg_encstdc.errors import InputError
+
+LOADERS = ['train_dataloader', 'val_dataloader']
+
+
+def write_camvid(root, count=3, value=3):
+    """A tiny set in CamVid's layout."""
+    for split in ('train', 'val'):
+        for kind in ('images', 'labels'):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image = np.full((6, 8, 3), 90, np.uint8)
+            Image.fromarray(image).save(root / f'images/{split}/{i}.jpg')
+            label = np.full((6, 8), value, np.uint8)
+            Image.fromarray(label).save(root / f'labels/{split}/{i}.png')
+
+
+def on_data(cfg, folder):
+    """The config with its data sets in a folder."""
+    for loader in LOADERS:
+        cfg[loader].dataset.data_root = str(folder)
+    return cfg
+
+
+@pytest.fixture
+def stdc(root, tmp_path):
+    """STDC1 on a tiny CamVid: a config without fault."""
+    write_camvid(tmp_path)
+    return on_data(Config.fromfile(root / 'configs/stdc1_camvid.py'), tmp_path)
+
+
+@pytest.fixture
+def encnet(root, tmp_path):
+    """EncNet on a tiny CamVid: a config without fault."""
+    write_camvid(tmp_path)
+    return on_data(Config.fromfile(root / 'configs/encnet_r18_camvid.py'), tmp_path)
+
+
+def error_of(function, *args, **kwargs):
+    """The one line of the InputError that a call raises."""
+    with pytest.raises(InputError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert '\n' not in message
+    return message
+
+
+def in_wrappers(dataset):
+    """A data set inside the wrappers of MMEngine, and a plain one beside it."""
+    return ConfigDict(type='ConcatDataset', datasets=[
+        dict(type='RepeatDataset', times=2, dataset=dict(
+            type='ConcatDataset', datasets=[copy.deepcopy(dataset)])),
+        copy.deepcopy(dataset)])
+
+
+# --- The config against itself -----------------------------------------------
+
+
+def test_stdc_s_config_without_fault_passes(stdc):
+    assert check_config(stdc, LOADERS, training=True) is None
+    assert check_data(stdc, LOADERS) is None
+
+
+def test_encnet_s_config_without_fault_passes(encnet):
+    assert check_config(encnet, LOADERS, training=True) is None
+    assert check_data(encnet, LOADERS) is None
+
+
+@pytest.mark.parametrize('key', ['decode_head', 'auxiliary_head'])
+def test_a_head_with_another_number_of_classes_is_named(encnet, key):
+    encnet.model[key].num_classes = 19
+    message = error_of(check_config, encnet, LOADERS)
+    assert message == (f'model.{key}.num_classes is 19, but CamVidDataset '
+                       '(train_dataloader) has 11 classes; set it to 11')
+
+
+def test_one_of_several_auxiliary_heads_is_named_by_its_place(stdc):
+    stdc.model.auxiliary_head[1].num_classes = 19
+    message = error_of(check_config, stdc, LOADERS)
+    assert message.startswith('model.auxiliary_head[1].num_classes is 19')
+
+
+def test_the_detail_head_s_one_channel_is_not_a_number_of_classes(stdc):
+    assert stdc.model.auxiliary_head[2].type == 'DetailHead'
+    stdc.model.auxiliary_head[2].num_classes = 1
+    assert check_config(stdc, LOADERS) is None
+
+
+def test_only_the_loaders_in_use_are_looked_at(encnet):
+    encnet.train_dataloader.dataset.data_root = 'nowhere'
+    assert check_config(encnet, ['val_dataloader']) is None
+    assert check_data(encnet, ['val_dataloader']) is None
+    message = error_of(check_config, encnet, ['train_dataloader'])
+    assert 'nowhere does not exist' in message
+
+
+def test_classes_of_the_config_count_before_those_of_the_data_set(encnet):
+    for loader in LOADERS:
+        encnet[loader].dataset.metainfo = dict(classes=['car', 'road'])
+    message = error_of(check_config, encnet, LOADERS)
+    assert 'has 2 classes; set it to 2' in message
+    encnet.model.decode_head.num_classes = 2
+    encnet.model.auxiliary_head.num_classes = 2
+    assert check_config(encnet, LOADERS) is None
+
+
+def test_a_data_set_without_known_classes_is_not_compared(encnet):
+    for loader in LOADERS:
+        encnet[loader].dataset.type = 'BaseSegDataset'
+    assert check_config(encnet, LOADERS) is None
+
+
+def test_an_unregistered_data_set_is_named_with_the_likely_cause(encnet):
+    encnet.val_dataloader.dataset.type = 'MyDataset'
+    message = error_of(check_config, encnet, LOADERS)
+    assert 'val_dataloader.dataset.type MyDataset is not registered' in message
+    assert 'custom_imports' in message
+
+
+@pytest.mark.parametrize('name, folder, source', [
+    ('stdc1_camvid', 'data/camvid', 'SegNet tutorial'),
+    ('encnet_r50_ade', 'data/ade/ADEChallengeData2016', 'MIT scene parsing'),
+    ('stdc1_seg50_cityscapes', 'data/cityscapes', 'cityscapes-dataset.com'),
+    ('encnet_r50_voc', 'data/VOCdevkit/VOC2012', 'SBD annotations'),
+    ('encnet_r50_pcontext', 'data/VOCdevkit/VOC2010', 'PASCAL Context'),
+    ('encnet_r50_coco', 'data/coco_stuff164k', 'stuffthing maps'),
+])
+def test_a_missing_data_root_is_named_with_where_the_set_comes_from(
+        root, tmp_path, monkeypatch, name, folder, source):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(root / f'configs/{name}.py')
+    for loader in LOADERS:
+        message = error_of(check_config, cfg, [loader])
+        assert f'{folder} does not exist' in message
+        assert source in message
+
+
+def test_a_missing_folder_of_one_split_is_named(encnet, tmp_path):
+    (tmp_path / 'labels' / 'val').rename(tmp_path / 'labels' / 'validation')
+    message = error_of(check_config, encnet, LOADERS)
+    assert f'{tmp_path}/labels/val does not exist' in message
+
+
+# --- Batch size --------------------------------------------------------------
+
+
+def test_stdc_cannot_train_with_one_image_in_a_batch(stdc):
+    stdc.train_dataloader.batch_size = 1
+    message = error_of(check_config, stdc, LOADERS, training=True)
+    assert 'train_dataloader.batch_size is 1' in message
+    assert '2 images or more in each process' in message
+
+
+def test_stdc_can_be_tested_with_one_image_in_a_batch(stdc):
+    stdc.train_dataloader.batch_size = 1
+    assert check_config(stdc, LOADERS) is None
+
+
+def test_encnet_can_train_with_one_image_in_a_batch(encnet):
+    encnet.train_dataloader.batch_size = 1
+    assert check_config(encnet, LOADERS, training=True) is None
+
+
+def test_norms_that_are_synchronised_make_one_image_a_process_enough(stdc):
+    stdc.train_dataloader.batch_size = 1
+    assert stdc.model.backbone.norm_cfg.type == 'SyncBN'
+    assert check_config(stdc, LOADERS, world_size=2, training=True) is None
+
+
+def test_norms_that_are_not_synchronised_do_not(stdc):
+    stdc.train_dataloader.batch_size = 1
+    stdc.model.backbone.norm_cfg.type = 'BN'
+    message = error_of(check_config, stdc, LOADERS, world_size=2, training=True)
+    assert 'batch_size is 1' in message
+
+
+def test_on_cpus_nothing_is_synchronised(stdc):
+    stdc.train_dataloader.batch_size = 1
+    stdc.model_wrapper_cfg = dict(type='CPUDistributedDataParallel')
+    message = error_of(check_config, stdc, LOADERS, world_size=2, training=True)
+    assert 'batch_size is 1' in message
+
+
+# --- Wrapped data sets -------------------------------------------------------
+
+
+def test_data_sets_are_found_in_any_depth_of_wrappers():
+    found = datasets_of(in_wrappers(dict(type='CamVidDataset', data_root='a')))
+    assert [(d.type, d.data_root) for d in found] == [('CamVidDataset', 'a')] * 2
+
+
+def test_a_data_set_without_wrapper_is_itself():
+    config = dict(type='CamVidDataset', data_root='a')
+    assert list(datasets_of(config)) == [config]
+
+
+def test_wrapped_data_sets_are_checked_like_plain_ones(encnet):
+    dataset = encnet.train_dataloader.dataset
+    encnet.train_dataloader.dataset = in_wrappers(dataset)
+    assert check_config(encnet, LOADERS, training=True) is None
+    assert check_data(encnet, LOADERS) is None
+
+    dataset.data_root = 'nowhere'
+    encnet.train_dataloader.dataset = in_wrappers(dataset)
+    assert 'nowhere does not exist' in error_of(check_config, encnet, LOADERS)
+
+
+def test_both_parts_of_voc_s_training_set_are_found(root):
+    cfg = Config.fromfile(root / 'configs/encnet_r50_voc.py')
+    lists = [d.ann_file for d in datasets_of(cfg.train_dataloader.dataset)]
+    assert [name.split('/')[-1] for name in lists] == ['train.txt', 'aug.txt']
+
+
+# --- The data ----------------------------------------------------------------
+
+
+def test_a_missing_label_is_named(encnet, tmp_path):
+    (tmp_path / 'labels/val/1.png').unlink()
+    message = error_of(check_data, encnet, LOADERS)
+    assert f'label {tmp_path}/labels/val/1.png is missing' in message
+
+
+def test_a_label_of_another_size_is_named(encnet, tmp_path):
+    path = tmp_path / 'labels/train/2.png'
+    Image.fromarray(np.zeros((6, 9), np.uint8)).save(path)
+    assert f'label {path} is 9 x 6' in error_of(check_data, encnet, LOADERS)
+
+
+@pytest.mark.parametrize('kind, name', [('image', 'images/train/0.jpg'),
+                                        ('label', 'labels/val/2.png')])
+def test_an_unreadable_file_is_named(encnet, tmp_path, kind, name):
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:40])
+    message = error_of(check_data, encnet, LOADERS)
+    assert f'{kind} {path} cannot be read' in message
+
+
+def test_a_label_value_out_of_range_is_named(encnet, tmp_path):
+    path = tmp_path / 'labels/train/1.png'
+    Image.fromarray(np.full((6, 8), 77, np.uint8)).save(path)
+    message = error_of(check_data, encnet, LOADERS)
+    assert f'label {path} holds the values 77' in message
+
+
+def test_a_folder_without_images_is_an_error(encnet, tmp_path):
+    for path in (tmp_path / 'images/train').iterdir():
+        path.unlink()
+    assert 'no images found' in error_of(check_data, encnet, LOADERS)
+
+
+def test_the_config_s_own_pipelines_are_not_run(encnet):
+    encnet.train_dataloader.dataset.pipeline = [dict(type='DoesNotExist')]
+    assert check_data(encnet, LOADERS) is None
+
+
+def test_a_data_set_without_known_classes_is_read_with_any_values(encnet):
+    for loader in LOADERS:
+        encnet[loader].dataset.type = 'BaseSegDataset'
+    assert check_data(encnet, LOADERS) is None
+
+
+def test_at_most_500_pairs_are_read_but_every_one_must_exist(
+        encnet, tmp_path, monkeypatch):
+    from mmseg_encstdc.engine import checks
+    monkeypatch.setattr(checks, 'SAMPLE', 2)
+    for i in range(3, 10):
+        for name in ('images/train/{}.jpg', 'labels/train/{}.png'):
+            copied = (tmp_path / name.format(0)).read_bytes()
+            (tmp_path / name.format(i)).write_bytes(copied)
+    read = []
+    check_pair = checks.check_pair
+    monkeypatch.setattr(checks, 'check_pair', lambda sample: (
+        read.append(sample['img_path'][-5:]), check_pair(sample)))
+    check_data(encnet, ['train_dataloader'])
+    assert read == ['0.jpg', '5.jpg']  # spread evenly over the ten
+    (tmp_path / 'labels/train/3.png').unlink()
+    assert '3.png is missing' in error_of(check_data, encnet, ['train_dataloader'])

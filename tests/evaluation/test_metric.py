@@ -1,0 +1,402 @@
+"""The measures, and how they are collected, written and logged."""
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from mmengine.logging import MMLogger
+from mmseg.registry import METRICS
+from PIL import Image
+
+from mmseg_encstdc.evaluation import ConfusionMetric, measures
+
+NAMES = ('PA', 'mPA', 'mIoU', 'FWIoU')
+
+
+def sample_of(prediction, label=None, **meta):
+    """One image as an evaluator hands it to a metric."""
+    sample = dict(pred_sem_seg=dict(data=torch.as_tensor(prediction)[None]), **meta)
+    if label is not None:
+        sample['gt_sem_seg'] = dict(data=torch.as_tensor(label)[None])
+    return sample
+
+
+def metric_of(classes, **kwargs):
+    """The metric as a config builds it, told the class names."""
+    metric = METRICS.build(dict(type='ConfusionMetric', **kwargs))
+    metric.dataset_meta = dict(classes=tuple(f'class{i}' for i in range(classes)))
+    return metric
+
+
+def evaluate(pairs, classes, **kwargs):
+    """Measures, in percent, of (prediction, label) pairs of numpy arrays."""
+    metric = metric_of(classes, **kwargs)
+    for i, (prediction, label) in enumerate(pairs):
+        metric.process({}, [sample_of(prediction, label, img_path=f'{i}.jpg')])
+    return metric.evaluate(len(pairs))
+
+
+def random_pairs(count, classes, size=(5, 7), ignored=0.2):
+    """Predictions and labels of which some are right and some ignored."""
+    pairs = []
+    for _ in range(count):
+        label = np.random.randint(0, classes, size)
+        wrong = np.random.randint(0, classes, size)
+        prediction = np.where(np.random.rand(*size) < .6, label, wrong)
+        label[np.random.rand(*size) < ignored] = 255
+        pairs.append((prediction, label))
+    return pairs
+
+
+def pixel_loop(prediction, label, classes, ignore_index=255):
+    """The measures by their definitions, in percent, one pixel at a time."""
+    pairs = zip(label.ravel().tolist(), prediction.ravel().tolist())
+    pixels = [(t, p) for t, p in pairs if t != ignore_index]
+    ious, accuracies, weighted = [], [], 0.
+    for c in range(classes):
+        both = sum(t == c and p == c for t, p in pixels)
+        either = sum(t == c or p == c for t, p in pixels)
+        labelled = sum(t == c for t, p in pixels)
+        if either:
+            ious.append(both / either)
+            weighted += labelled / len(pixels) * both / either
+        if labelled:
+            accuracies.append(both / labelled)
+    right = sum(t == p for t, p in pixels)
+    return dict(PA=100 * right / len(pixels),
+                mPA=100 * sum(accuracies) / len(accuracies),
+                mIoU=100 * sum(ious) / len(ious), FWIoU=100 * weighted)
+
+
+@pytest.fixture
+def logged(caplog):
+    """The messages of MMEngine's current log."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records]
+    logger.removeHandler(caplog.handler)
+
+
+# --- Measures ----------------------------------------------------------------
+
+maps = hnp.arrays(np.int64, (3, 5), elements=st.integers(0, 3))
+
+
+@given(maps, maps, hnp.arrays(bool, (3, 5)))
+def test_measures_are_what_a_loop_over_the_pixels_gives(prediction, label, ignored):
+    ignored[0, 0] = False
+    label = np.where(ignored, 255, label)
+    found = evaluate([(prediction, label)], classes=4)
+    expected = pixel_loop(prediction, label, classes=4)
+    assert found == pytest.approx(expected, abs=1e-10)
+
+
+def test_a_small_confusion_matrix_by_hand():
+    found = measures(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    assert found['PA'] == 7 / 10
+    assert found['Acc'][:2].tolist() == [3 / 4, 4 / 6]
+    assert found['IoU'][:2].tolist() == [3 / 6, 4 / 7]
+    assert math.isnan(found['IoU'][2]) and math.isnan(found['Acc'][2])
+    assert found['mPA'] == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert found['mIoU'] == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert found['FWIoU'] == pytest.approx(.4 * 3 / 6 + .6 * 4 / 7)
+
+
+def test_a_class_that_is_only_predicted_has_an_iou_of_0_and_no_accuracy():
+    found = measures(np.array([[3, 1], [0, 0]]))
+    assert found['IoU'].tolist() == [3 / 4, 0]
+    assert found['mIoU'] == 3 / 8
+    assert math.isnan(found['Acc'][1])
+    assert found['mPA'] == 3 / 4
+
+
+def test_counts_beyond_float32_are_exact():
+    many = 2**24
+    results = [(np.array([0, 3]), np.array([many, many])),
+               (np.array([0, 1]), np.array([1, 1]))] * 3
+    matrix = ConfusionMetric.confusion(results, 2)
+    assert matrix.dtype == np.int64
+    assert matrix.tolist() == [[3 * many + 3, 3], [0, 3 * many]]
+    assert measures(matrix)['PA'] == (6 * many + 3) / (6 * many + 6)
+
+
+def test_measures_agree_with_those_of_mmsegmentation(logged):
+    from mmseg.evaluation import IoUMetric
+    pairs = random_pairs(6, classes=5)
+    stock = IoUMetric(iou_metrics=['mIoU'])
+    stock.dataset_meta = dict(classes=tuple('abcde'))
+    for prediction, label in pairs:
+        stock.process({}, [sample_of(prediction, label)])
+    theirs = stock.evaluate(len(pairs))
+    ours = evaluate(pairs, classes=5)
+    for name, other in (('PA', 'aAcc'), ('mPA', 'mAcc'), ('mIoU', 'mIoU')):
+        assert round(ours[name], 2) == pytest.approx(theirs[other], abs=1e-6)
+
+
+# --- What is counted ---------------------------------------------------------
+
+
+def test_ignored_pixels_do_not_count_whatever_is_predicted_there():
+    prediction, label = np.array([[0, 1, 1]]), np.array([[0, 1, 255]])
+    assert evaluate([(prediction, label)], classes=2)['PA'] == 100
+
+
+def test_another_ignore_index_is_ignored_instead():
+    prediction, label = np.array([[0, 1, 1]]), np.array([[0, 0, 7]])
+    assert evaluate([(prediction, label)], 2, ignore_index=7)['PA'] == 50
+
+
+def test_an_image_that_is_all_ignored_changes_nothing():
+    pairs = random_pairs(2, classes=3)
+    nothing = (np.zeros((4, 4), int), np.full((4, 4), 255))
+    assert evaluate([*pairs, nothing], classes=3) == evaluate(pairs, classes=3)
+
+
+def test_without_any_labelled_pixel_the_measures_are_undefined():
+    nothing = (np.zeros((4, 4), int), np.full((4, 4), 255))
+    found = evaluate([nothing], classes=3)
+    assert set(found) == set(NAMES)
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_the_counts_of_the_images_sum_to_the_dense_confusion_matrix():
+    pairs = random_pairs(5, classes=6)
+    metric, dense = metric_of(6), np.zeros((6, 6), int)
+    for prediction, label in pairs:
+        metric.process({}, [sample_of(prediction, label)])
+        for t, p in zip(label.ravel(), prediction.ravel()):
+            if t != 255:
+                dense[t, p] += 1
+    assert np.array_equal(metric.confusion(metric.results, 6), dense)
+
+
+def test_an_image_holds_only_the_cells_that_it_touches():
+    metric = metric_of(150)
+    metric.process({}, [sample_of(np.array([[7, 7, 9]]), np.array([[7, 7, 8]]))])
+    (cells, counts), = metric.results
+    assert cells.tolist() == [7 * 150 + 7, 8 * 150 + 9]
+    assert counts.tolist() == [2, 1]
+
+
+def test_labels_and_predictions_of_any_integer_type_count_the_same():
+    (prediction, label), = random_pairs(1, classes=20)
+    expected = evaluate([(prediction, label)], classes=20)
+    for kind in (np.uint8, np.int32, np.int64):
+        assert evaluate([(prediction, label.astype(kind))], classes=20) == expected
+        assert evaluate([(prediction.astype(kind), label)], classes=20) == expected
+
+
+def test_the_order_of_the_images_does_not_matter():
+    pairs = random_pairs(7, classes=4)
+    assert evaluate(pairs, classes=4) == evaluate(pairs[::-1], classes=4)
+
+
+def test_a_second_evaluation_starts_from_nothing():
+    metric, pairs = metric_of(3), random_pairs(2, classes=3)
+    first = []
+    for pair in pairs:
+        metric.process({}, [sample_of(*pair)])
+        first.append(metric.evaluate(1))
+    assert first == [evaluate([pair], classes=3) for pair in pairs]
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize('prediction, label, message', [
+    ([[0, 3]], [[0, 1]], 'prediction holds values 0 to 3'),
+    ([[-1, 2]], [[0, 1]], 'prediction holds values -1 to 2'),
+    ([[0, 2]], [[0, 3]], 'label holds values 0 to 3'),
+    ([[0, 2]], [[-1, 2]], 'label holds values -1 to 2'),
+])
+def test_values_outside_the_classes_are_an_error_that_names_them(
+        prediction, label, message):
+    with pytest.raises(ValueError, match=f'{message}, .* has classes 0 to 2'):
+        evaluate([(np.array(prediction), np.array(label))], classes=3)
+
+
+def test_a_prediction_outside_the_classes_passes_where_the_label_is_ignored():
+    found = evaluate([(np.array([[0, 9]]), np.array([[0, 255]]))], classes=3)
+    assert found['PA'] == 100
+
+
+def test_a_prefix_goes_before_every_name():
+    found = evaluate(random_pairs(1, classes=3), classes=3, prefix='val')
+    assert set(found) == {f'val/{name}' for name in NAMES}
+
+
+# --- The log -----------------------------------------------------------------
+
+
+def test_the_log_has_a_line_a_class_and_names_what_the_means_leave_out(logged):
+    prediction, label = np.array([[0, 0, 2, 0]]), np.array([[0, 0, 0, 255]])
+    evaluate([(prediction, label)], classes=4)
+    text = '\n'.join(logged())
+    rows = [line.split() for line in text.splitlines() if line.startswith('| class')]
+    cells = {row[1]: (row[3], row[5]) for row in rows[1:]}
+    assert cells == dict(class0=('66.67', '66.67'), class1=('nan', 'nan'),
+                         class2=('0.00', 'nan'), class3=('nan', 'nan'))
+    assert 'mIoU leaves out 2 classes that do not occur: class1, class3' in text
+    assert ('mPA leaves out 3 classes that do not occur: class1, class2, class3'
+            in text)
+
+
+def test_nothing_is_said_to_be_left_out_when_every_class_occurs(logged):
+    evaluate([(np.array([[0, 1]]), np.array([[0, 1]]))], classes=2)
+    assert any('IoU of each class' in message for message in logged())
+    assert not any('leaves out' in message for message in logged())
+
+
+# --- Files -------------------------------------------------------------------
+
+
+def read(path):
+    with Image.open(path) as image:
+        assert image.mode == 'L'
+        return np.asarray(image)
+
+
+def test_predictions_are_written_as_8_bit_png_under_the_names_of_the_images(tmp_path):
+    metric = metric_of(5, output_dir=str(tmp_path / 'out'))
+    pairs = random_pairs(2, classes=5)
+    names = ['first.jpg', 'street/second.v2.png']
+    metric.process({}, [sample_of(*pair, img_path=f'/data/{name}')
+                        for pair, name in zip(pairs, names)])
+    for (prediction, _), stem in zip(pairs, ('first', 'second.v2')):
+        assert np.array_equal(read(tmp_path / 'out' / f'{stem}.png'), prediction)
+
+
+def test_reduced_labels_are_written_with_the_ids_of_the_files(tmp_path):
+    metric = metric_of(150, output_dir=str(tmp_path))
+    prediction = np.array([[0, 149, 7]])
+    metric.process({}, [sample_of(prediction, prediction, img_path='a.jpg',
+                                  reduce_zero_label=True)])
+    assert read(tmp_path / 'a.png').tolist() == [[1, 150, 8]]
+
+
+def test_metrics_json_holds_all_measures_and_the_confusion_matrix(tmp_path):
+    prediction, label = np.array([[0, 0, 2, 0]]), np.array([[0, 0, 0, 255]])
+    found = evaluate([(prediction, label)], classes=4, output_dir=str(tmp_path))
+    written = json.loads((tmp_path / 'metrics.json').read_text())
+    assert {name: written[name] for name in NAMES} == found
+    assert written['IoU'] == dict(class0=pytest.approx(200 / 3), class1=None,
+                                  class2=0, class3=None)
+    assert written['Acc']['class0'] == pytest.approx(200 / 3)
+    assert written['confusion'] == [[2, 0, 1, 0]] + [[0] * 4] * 3
+
+
+def test_metrics_json_is_json_even_when_nothing_could_be_scored(tmp_path):
+    nothing = (np.zeros((2, 2), int), np.full((2, 2), 255))
+    evaluate([nothing], classes=2, output_dir=str(tmp_path))
+    text = (tmp_path / 'metrics.json').read_text()
+
+    def refuse(name):
+        raise AssertionError(f'{name} is not JSON')
+
+    written = json.loads(text, parse_constant=refuse)
+    assert written['confusion'] == [[0, 0], [0, 0]]
+
+
+def test_images_without_labels_can_be_predicted_only(tmp_path, logged):
+    metric = metric_of(5, output_dir=str(tmp_path), format_only=True)
+    prediction = np.array([[4, 1]])
+    for name in ('a', 'b'):
+        metric.process({}, [sample_of(prediction, img_path=f'{name}.jpg')])
+    assert metric.evaluate(2) == {}
+    assert sorted(os.listdir(tmp_path)) == ['a.png', 'b.png']
+    assert read(tmp_path / 'b.png').tolist() == [[4, 1]]
+    assert f'predictions are in {tmp_path}' in logged()
+
+
+def test_predicting_only_needs_a_folder():
+    with pytest.raises(ValueError, match='format_only needs an output_dir'):
+        metric_of(5, format_only=True)
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate(random_pairs(1, classes=3), classes=3)
+    assert os.listdir(tmp_path) == []
+
+
+# --- Several processes -------------------------------------------------------
+
+TWO_PROCESSES = """
+    import json
+    import sys
+    import numpy as np
+    import torch
+    import torch.distributed as dist
+    from mmengine.dataset import DefaultSampler
+    import mmseg_encstdc
+    from mmseg.registry import METRICS
+
+    rank, store, pairs, out = int(sys.argv[1]), *sys.argv[2:]
+    dist.init_process_group('gloo', init_method='file://' + store, rank=rank,
+                            world_size=2)
+    with np.load(pairs) as file:
+        images = list(zip(file['predictions'], file['labels']))
+    found = {}
+    for count in (6, 5, 1):
+        metric = METRICS.build(dict(
+            type='ConfusionMetric', output_dir=f'{out}/{count}_{rank}'))
+        metric.dataset_meta = dict(classes=tuple('abcd'))
+        for i in DefaultSampler(range(count), shuffle=False):
+            prediction, label = map(torch.as_tensor, images[i])
+            metric.process({}, [dict(
+                pred_sem_seg=dict(data=prediction[None]),
+                gt_sem_seg=dict(data=label[None]), img_path=f'{i}.jpg')])
+        found[count] = metric.evaluate(count)
+    with open(f'{out}/{rank}.json', 'w') as file:
+        json.dump(found, file)
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope='module')
+def two_processes(tmp_path_factory):
+    """Pairs, and the folder of what two gloo processes make of 6, 5 and 1."""
+    folder = tmp_path_factory.mktemp('two_processes')
+    np.random.seed(0)
+    pairs = random_pairs(6, classes=4)
+    predictions, labels = map(np.stack, zip(*pairs))
+    np.savez(folder / 'pairs.npz', predictions=predictions, labels=labels)
+    script = folder / 'script.py'
+    script.write_text(textwrap.dedent(TWO_PROCESSES))
+    root = os.path.dirname(os.path.dirname(sys.modules['mmseg_encstdc'].__file__))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-W', 'ignore', str(script), str(rank),
+             str(folder / 'store'), str(folder / 'pairs.npz'), str(folder)],
+            cwd=folder, env={**os.environ, 'PYTHONPATH': root},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], errors
+    return pairs, folder
+
+
+@pytest.mark.parametrize('count', [6, 5, 1])
+def test_two_processes_find_what_one_finds(two_processes, tmp_path, count):
+    pairs, folder = two_processes
+    alone = evaluate(pairs[:count], classes=4, output_dir=str(tmp_path))
+    for rank in (0, 1):
+        found = json.loads((folder / f'{rank}.json').read_text())
+        assert found[str(count)] == alone
+    ours = json.loads((tmp_path / 'metrics.json').read_text())
+    theirs = json.loads((folder / f'{count}_0' / 'metrics.json').read_text())
+    assert theirs['confusion'] == ours['confusion']
+
+
+def test_only_the_first_process_writes_the_measures(two_processes):
+    _, folder = two_processes
+    assert (folder / '5_0' / 'metrics.json').exists()
+    assert not (folder / '5_1' / 'metrics.json').exists()
