@@ -13,6 +13,8 @@ warnings.filterwarnings('ignore', 'When align_corners=True')
 
 import mmseg_encstdc  # noqa: E402, F401
 
+torch.set_num_threads(1)  # two threads compete where the tensors are tiny
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

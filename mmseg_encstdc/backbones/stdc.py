@@ -57,8 +57,8 @@ class STDCNet(StockSTDCNet):
                  num_convs: int = 4,
                  with_final_conv: bool = False,
                  pretrained: Optional[str] = None,
-                 out_strides: Sequence[int] = (8, 16, 32),
-                 init_cfg: Optional[dict] = None):
+                 init_cfg: Optional[dict] = None,
+                 out_strides: Sequence[int] = (8, 16, 32)):
         if stdc_type not in self.arch_settings:
             raise ValueError(f'stdc_type must be one of '
                              f'{sorted(self.arch_settings)}, got {stdc_type!r}')
@@ -69,6 +69,9 @@ class STDCNet(StockSTDCNet):
             raise ValueError('channels must name the channels of 5 stages, '
                              f'got {tuple(channels)}')
         check_strides('out_strides', out_strides, STAGE_STRIDES)
+        if not out_strides:
+            raise ValueError('out_strides must name at least one of '
+                             f'{STAGE_STRIDES}')
         super().__init__(
             stdc_type,
             in_channels,
@@ -126,10 +129,13 @@ class STDCContextPathNet(BaseModule):
                  upsample_mode: str = 'nearest',
                  align_corners: Optional[bool] = None,
                  norm_cfg: dict = dict(type='BN'),
-                 detail_strides: Sequence[int] = (),
-                 init_cfg: Optional[dict] = None):
+                 init_cfg: Optional[dict] = None,
+                 detail_strides: Sequence[int] = ()):
         super().__init__(init_cfg)
         check_strides('detail_strides', detail_strides, (2, 4))
+        if 'out_strides' in backbone_cfg:
+            raise ValueError('leave backbone_cfg.out_strides out; '
+                             'detail_strides adds strides 2 and 4')
         backbone_cfg = {'norm_cfg': norm_cfg, **backbone_cfg}
         if detail_strides:
             backbone_cfg['out_strides'] = (8, 16, 32, *detail_strides)

@@ -40,7 +40,8 @@ def detail_target(labels: Tensor,
     kernel[0, 0, 1, 1] = 8.
     fused = torch.zeros_like(maps)
     for stride, weight in zip(STRIDES, fusion_weights):
-        edges = F.conv2d(maps, kernel, stride=stride, padding=1)
+        with torch.autocast(maps.device.type, enabled=False):
+            edges = F.conv2d(maps, kernel, stride=stride, padding=1)
         edges = (edges > threshold).to(maps)
         if stride > 1:
             edges = F.interpolate(edges, maps.shape[2:], mode='nearest')

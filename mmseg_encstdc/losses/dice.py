@@ -68,6 +68,6 @@ class BinaryDiceLoss(DecodeLoss):
         keep = label != ignore_index
         if weight is not None:
             keep = keep & (weight > 0)
-        logits = pred.squeeze(1).masked_fill(~keep, float('-inf'))
+        logits = pred.squeeze(1).float().masked_fill(~keep, float('-inf'))
         return self.loss_weight * binary_dice_loss(
             logits, (label == 1) & keep, self.smooth)

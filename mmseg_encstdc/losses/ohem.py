@@ -62,7 +62,7 @@ class OhemCELoss(DecodeLoss):
         if not 0 < thresh < 1:
             raise ValueError(f'thresh must be in (0, 1), got {thresh}')
         is_count = isinstance(min_kept, int)
-        if min_kept <= 0 or (not is_count and min_kept > 1):
+        if not (min_kept > 0 and (is_count or min_kept <= 1)):
             raise ValueError('min_kept must be a positive count (int) or a '
                              f'fraction in (0, 1] (float), got {min_kept!r}')
         self.thresh = thresh

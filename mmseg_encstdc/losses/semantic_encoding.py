@@ -1,7 +1,6 @@
 """Semantic encoding loss: which classes does the image hold?"""
 from typing import Optional
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,13 +25,13 @@ def presence_target(labels: Tensor,
     Returns:
         Tensor: (B, C), in the type of ``labels``.
     """
-    labels = labels.flatten(1)  # (B, N)
+    dtype, labels = labels.dtype, labels.flatten(1).long()  # (B, N)
     out = (labels < 0) | (labels >= num_classes)
     if ignore_index is not None:
         out = out | (labels == ignore_index)
     # Ignored pixels mark one class more, which is then cut off.
-    marks = labels.new_zeros(labels.size(0), num_classes + 1)
-    index = torch.where(out, num_classes, labels).long()
+    marks = labels.new_zeros(labels.size(0), num_classes + 1, dtype=dtype)
+    index = labels.masked_fill(out, num_classes)
     return marks.scatter_(1, index, 1)[:, :num_classes]
 
 
@@ -73,7 +72,9 @@ class SemanticEncodingLoss(DecodeLoss):
             ValueError: for logits of another rank.
         """
         if pred.dim() == 4:
-            pred, weight = pred.float().mean((2, 3)), None
+            pred = pred.float().mean((2, 3))
+            if weight is not None and weight.dim() > 2:
+                weight = None  # of pixels
         if pred.dim() != 2:
             raise ValueError('SemanticEncodingLoss takes logits (B, C) or '
                              f'(B, C, H, W), got {tuple(pred.shape)}')

@@ -19,15 +19,6 @@ WHOLE = dict(mode='whole')
 SLIDE = dict(mode='slide', crop_size=(16, 16), stride=(10, 10))
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _one_thread():
-    """Tensors this small are slower with several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def model_config(kind, test_cfg):
     """A segmentor of stock parts that takes any image size."""
     norm = dict(type='BN')

@@ -1,0 +1,211 @@
+"""The heads of STDC-Seg: segmentation and detail."""
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads import FCNHead
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from mmseg_encstdc.backbones import STDCContextPathNet
+from mmseg_encstdc.heads import DetailHead, SegHead
+from mmseg_encstdc.losses import DetailAggregateLoss
+
+CLASSES = 5
+BN = dict(type='BN')
+
+
+def seg_head(**kwargs):
+    return SegHead(**{
+        **dict(in_channels=6, channels=8, num_classes=CLASSES, norm_cfg=BN),
+        **kwargs
+    })
+
+
+def stock_head(**kwargs):
+    assert FCNHead.__module__ == 'mmseg.models.decode_heads.fcn_head'
+    return FCNHead(**{
+        **dict(
+            in_channels=6, channels=8, num_classes=CLASSES, norm_cfg=BN,
+            num_convs=1, concat_input=False),
+        **kwargs
+    })
+
+
+def label_maps(batch=2, size=(32, 48)):
+    labels = torch.randint(0, CLASSES, (batch, 1, *size))
+    labels[:, :, :5, :7] = 255
+    return labels
+
+
+def samples(labels):
+    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
+
+
+# --- SegHead -----------------------------------------------------------------
+
+
+def test_the_last_convolution_has_no_bias_and_no_dropout_before_it():
+    head = seg_head()
+    assert head.conv_seg.bias is None
+    assert head.conv_seg.kernel_size == (1, 1)
+    assert head.dropout is None
+
+
+def test_the_head_is_conv_norm_relu_and_a_last_convolution():
+    head = seg_head()
+    kinds = [
+        type(module) for module in head.modules()
+        if not list(module.children()) and 'Loss' not in type(module).__name__
+    ]
+    assert kinds == [nn.Conv2d, nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert head.convs[0].conv.kernel_size == (3, 3)
+    assert head.convs[0].conv.bias is None
+    assert head([torch.randn(2, 6, 9, 7)]).shape == (2, CLASSES, 9, 7)
+
+
+def test_the_keys_are_those_of_the_stock_head_but_for_the_bias():
+    keys = set(stock_head().state_dict())
+    assert set(seg_head().state_dict()) == keys - {'conv_seg.bias'}
+    assert set(seg_head(bias=True).state_dict()) == keys
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(num_convs=2, concat_input=True),
+    dict(norm_cfg=None, act_cfg=dict(type='LeakyReLU')),
+])
+def test_with_a_bias_it_is_the_stock_head(options, training):
+    stock = stock_head(dropout_ratio=0.3, **options).train(training)
+    ours = seg_head(
+        bias=True, dropout_ratio=0.3, dropout_type='Dropout2d',
+        **options).train(training)
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    stock.load_state_dict(ours.state_dict(), strict=True)
+    maps, losses = [torch.randn(2, 6, 8, 12)], []
+    labels = label_maps()
+    for module in (stock, ours):
+        torch.manual_seed(3)
+        losses.append(module.loss(maps, samples(labels), {}))
+        losses[-1]['loss_ce'].backward()
+    assert losses[0].keys() == losses[1].keys()
+    torch.testing.assert_close(losses[1], losses[0])
+    for mine, theirs in zip(ours.parameters(), stock.parameters()):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_dropout_is_by_element_unless_asked_for_by_channel():
+    assert type(seg_head(dropout_ratio=0.1).dropout) is nn.Dropout
+    by_channel = seg_head(dropout_ratio=0.2, dropout_type='Dropout2d')
+    assert type(by_channel.dropout) is nn.Dropout2d
+    assert by_channel.dropout.p == 0.2
+
+
+def test_another_dropout_type_is_a_value_error():
+    with pytest.raises(ValueError, match="dropout_type.*'Dropout3d'"):
+        seg_head(dropout_type='Dropout3d')
+
+
+def test_two_classes_may_share_one_output_channel():
+    head = seg_head(num_classes=2, out_channels=1, threshold=0.5)
+    assert head([torch.randn(2, 6, 4, 4)]).shape == (2, 1, 4, 4)
+
+
+def test_initialising_the_weights_draws_the_last_convolution_small():
+    head = seg_head(channels=64)
+    head.init_weights()
+    assert 0.007 < head.conv_seg.weight.std() < 0.013
+
+
+def test_the_registry_builds_the_segmentation_head():
+    head = MODELS.build(dict(
+        type='SegHead', in_channels=6, channels=8, num_classes=CLASSES))
+    assert type(head) is SegHead
+
+
+def test_the_loss_is_that_of_logits_resized_as_the_head_says():
+    for align_corners in (True, False):
+        head = seg_head(align_corners=align_corners)
+        logits, labels = torch.randn(2, CLASSES, 4, 6), label_maps()
+        resized = F.interpolate(
+            logits, (32, 48), mode='bilinear', align_corners=align_corners)
+        expected = F.cross_entropy(
+            resized, labels[:, 0], ignore_index=255, reduction='none').mean()
+        got = head.loss_by_feat(logits, samples(labels))['loss_ce']
+        torch.testing.assert_close(got, expected)
+
+
+# --- DetailHead --------------------------------------------------------------
+
+
+def test_the_detail_head_predicts_one_channel_without_bias():
+    head = DetailHead(6, norm_cfg=BN)
+    assert head([torch.randn(2, 6, 8, 12)]).shape == (2, 1, 8, 12)
+    assert head.convs[0].conv.out_channels == 64
+    assert head.conv_seg.bias is None
+    assert head.dropout is None
+    assert isinstance(head.loss_decode, DetailAggregateLoss)
+
+
+def test_the_detail_losses_are_cross_entropy_and_dice():
+    head = DetailHead(6, 8, norm_cfg=BN)
+    maps, labels = [torch.randn(2, 6, 8, 12)], label_maps()
+    losses = head.loss(maps, samples(labels), {})
+    assert list(losses) == ['loss_detail_bce', 'loss_detail_dice']
+    expected = DetailAggregateLoss().components(head(maps), labels[:, 0])
+    torch.testing.assert_close(tuple(losses.values()), expected)
+    sum(losses.values()).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_detail_losses_take_their_settings_from_the_config():
+    loss = dict(type='DetailAggregateLoss', bce_weight=2., dice_weight=3.)
+    plain, weighted = DetailHead(6, 8), DetailHead(6, 8, loss_decode=loss)
+    logits, data = torch.randn(2, 1, 8, 12), samples(label_maps())
+    expected = plain.loss_by_feat(logits, data)
+    got = weighted.loss_by_feat(logits, data)
+    torch.testing.assert_close(
+        got['loss_detail_bce'], 2 * expected['loss_detail_bce'])
+    torch.testing.assert_close(
+        got['loss_detail_dice'], 3 * expected['loss_detail_dice'])
+
+
+@pytest.mark.parametrize('stride, channels', [(2, 8), (4, 12), (8, 16)])
+def test_the_detail_head_sits_on_any_shallow_stride(stride, channels):
+    net = STDCContextPathNet(
+        dict(type='STDCNet', stdc_type='STDCNet1',
+             channels=(8, 12, 16, 24, 32)),
+        last_in_channels=(32, 24), out_channels=8,
+        ffm_cfg=dict(in_channels=24, out_channels=16), detail_strides=(2, 4))
+    head = DetailHead(
+        channels, 8, norm_cfg=BN, in_index={8: 0, 2: 4, 4: 5}[stride])
+    maps, labels = net(torch.randn(2, 3, 64, 96)), label_maps(size=(64, 96))
+    logits = head(maps)
+    assert logits.shape == (2, 1, 64 // stride, 96 // stride)
+    losses = head.loss_by_feat(logits, samples(labels))
+    assert losses.keys() == {'loss_detail_bce', 'loss_detail_dice'}
+    sum(losses.values()).backward()
+    assert net.backbone.stages[0].conv.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('num_classes', [0, 2, 19, None])
+def test_the_detail_head_refuses_a_number_of_classes(num_classes):
+    with pytest.raises(ValueError, match='predicts 1 channel.*num_classes'):
+        DetailHead(6, 8, num_classes=num_classes)
+
+
+def test_the_detail_head_bears_the_number_it_has():
+    assert DetailHead(6, 8, num_classes=1).num_classes == 1
+
+
+def test_the_registry_builds_the_detail_head():
+    head = MODELS.build(dict(type='DetailHead', in_channels=6, channels=8))
+    assert type(head) is DetailHead
+
+
+def test_the_detail_head_warns_of_nothing(recwarn):
+    DetailHead(6, 8)
+    assert not [w for w in recwarn if 'threshold' in str(w.message)]

@@ -1,0 +1,274 @@
+"""Encoding layer, context encoding module, dropout by name."""
+import pytest
+import torch
+from mmseg.models.decode_heads.enc_head import EncModule
+from mmseg.models.utils import Encoding as StockEncoding
+from mmseg.registry import MODELS
+from torch import nn
+
+from mmseg_encstdc.layers import ContextEncoding, Encoding, build_dropout
+from mmseg_encstdc.ops import encode_reference
+
+NORMS = {
+    'no norm': None,
+    'BN': dict(type='BN'),
+    'BN2d': dict(type='BN2d'),
+    'SyncBN': dict(type='SyncBN'),
+    'IN': dict(type='IN'),
+    'frozen BN': dict(type='BN', requires_grad=False),
+}
+RELU = dict(type='ReLU')
+
+
+def stock_module(norm_cfg, channels=12, codes=5, act_cfg=RELU) -> nn.Module:
+    return EncModule(
+        channels, codes, conv_cfg=None, norm_cfg=norm_cfg, act_cfg=act_cfg)
+
+
+def shake(module: nn.Module) -> nn.Module:
+    """Move every value, running statistics too, away from its start."""
+    for name, value in module.state_dict().items():
+        if name.endswith('running_var'):
+            value.uniform_(0.5, 1.5)
+        elif value.is_floating_point():
+            value.add_(0.1 * torch.randn_like(value))
+    return module
+
+
+def assert_same(got, expected, tolerance=1e-5):
+    """Equal to ``tolerance`` of the largest value."""
+    width = tolerance * expected.abs().max().item() + 1e-12
+    torch.testing.assert_close(got, expected, rtol=0, atol=width)
+
+
+# --- Encoding ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('shape', [(2, 6, 20), (2, 6, 4, 5)])
+def test_encoding_takes_channels_second_for_rows_and_maps(shape):
+    layer = Encoding(6, 3)
+    x = torch.randn(shape)
+    expected = encode_reference(
+        x.flatten(2).transpose(1, 2), layer.codewords, layer.scale)
+    out = layer(x)
+    assert out.shape == (2, 3, 6)
+    assert_same(out, expected)
+
+
+def test_encoding_is_the_stock_layer():
+    assert StockEncoding.__module__ == 'mmseg.models.utils.encoding'
+    stock, ours = StockEncoding(6, 3), Encoding(6, 3)
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    x = torch.randn(2, 6, 4, 5)
+    assert_same(ours(x), stock(x))
+
+
+@pytest.mark.parametrize('shape', [(6, ), (2, 6), (1, 6, 2, 2, 2)])
+def test_encoding_refuses_other_ranks_with_a_runtime_error(shape):
+    with pytest.raises(RuntimeError, match=r'\(B, D, N\) or \(B, D, H, W\)'):
+        Encoding(6, 3)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize('shape', [(2, 20, 6), (2, 5, 4, 4)])
+def test_encoding_refuses_other_channels_with_a_value_error(shape):
+    with pytest.raises(ValueError, match='channels'):
+        Encoding(6, 3)(torch.zeros(shape))
+
+
+def test_codewords_start_uniform_within_one_over_the_root_of_k_times_d():
+    layer = Encoding(64, 32)
+    bound = (32 * 64)**-0.5
+    assert layer.codewords.shape == (32, 64)
+    assert layer.codewords.abs().max() <= bound
+    assert layer.codewords.max() > 0.95 * bound
+    assert layer.codewords.min() < -0.95 * bound
+    assert layer.codewords.mean().abs() < 0.1 * bound
+
+
+def test_scales_start_uniform_between_minus_one_and_zero():
+    layer = Encoding(2, 1000)
+    assert layer.scale.shape == (1000, )
+    assert -1 <= layer.scale.min() < -0.95
+    assert -0.05 < layer.scale.max() <= 0
+
+
+def test_encoding_trains_codewords_and_scale():
+    layer = Encoding(6, 3)
+    layer(torch.randn(2, 6, 4, 5)).square().sum().backward()
+    assert dict(layer.named_parameters()).keys() == {'codewords', 'scale'}
+    assert layer.codewords.grad.abs().sum() > 0
+    assert layer.scale.grad.abs().sum() > 0
+
+
+def test_the_representation_names_the_sizes():
+    assert repr(Encoding(6, 3)) == 'Encoding(channels=6, num_codes=3)'
+
+
+# --- ContextEncoding ---------------------------------------------------------
+
+
+def test_the_module_compared_with_is_the_stock_one():
+    assert EncModule.__module__ == 'mmseg.models.decode_heads.enc_head'
+    assert ContextEncoding.__module__.startswith('mmseg_encstdc.')
+
+
+@pytest.mark.parametrize('norm', NORMS)
+def test_state_dicts_load_strictly_both_ways(norm):
+    stock = stock_module(NORMS[norm])
+    ours = ContextEncoding(12, 5, norm_cfg=NORMS[norm])
+    shapes = {k: v.shape for k, v in stock.state_dict().items()}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == shapes
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    stock.load_state_dict(ours.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('norm', NORMS)
+def test_output_and_gradients_are_those_of_the_stock_module(norm, training):
+    stock = shake(stock_module(NORMS[norm])).double().train(training)
+    ours = ContextEncoding(12, 5, norm_cfg=NORMS[norm]).double()
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    ours.train(training)
+    x = torch.randn(3, 12, 5, 7, dtype=torch.float64)
+    probes = torch.randn(3, 12).double(), torch.randn(3, 12, 5, 7).double()
+    inputs = []
+    for module in (stock, ours):
+        leaf = x.clone().requires_grad_()
+        outs = module(leaf)
+        torch.autograd.backward(outs, probes)
+        inputs.append((outs, leaf.grad))
+    (expected, expected_grad), (got, got_grad) = inputs
+    for mine, theirs in zip((*got, got_grad), (*expected, expected_grad)):
+        assert mine.shape == theirs.shape
+        assert_same(mine, theirs, 1e-9)
+    mine, theirs = dict(ours.named_parameters()), dict(stock.named_parameters())
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert mine[name].requires_grad == value.requires_grad, name
+        if value.requires_grad:
+            assert_same(mine[name].grad, value.grad, 1e-9)
+    for name, value in stock.state_dict().items():  # running statistics
+        torch.testing.assert_close(ours.state_dict()[name], value)
+
+
+def test_single_precision_output_is_that_of_the_stock_module():
+    stock = shake(stock_module(dict(type='BN'))).eval()
+    ours = ContextEncoding(12, 5, norm_cfg=dict(type='BN')).eval()
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    x = torch.randn(3, 12, 5, 7)
+    for got, expected in zip(ours(x), stock(x)):
+        assert_same(got, expected)
+
+
+@pytest.mark.parametrize('norm, expected', [
+    (None, nn.BatchNorm1d),
+    (dict(type='BN'), nn.BatchNorm1d),
+    (dict(type='BN2d'), nn.BatchNorm1d),
+    (dict(type='SyncBN'), nn.SyncBatchNorm),
+    (dict(type='IN'), nn.InstanceNorm1d),
+    (dict(type='IN2d'), nn.InstanceNorm1d),
+])
+def test_the_norm_over_codewords_is_the_one_for_vectors(norm, expected):
+    module = ContextEncoding(12, 5, norm_cfg=norm)
+    assert isinstance(module.encoding[1], expected)
+    assert module.encoding[1].num_features == 5
+
+
+def test_no_norm_config_leaves_the_projection_without_norm():
+    module = ContextEncoding(12, 5)
+    assert not module.encoding_project.with_norm
+    assert module.encoding_project.conv.bias is not None
+
+
+def test_the_config_of_the_norm_reaches_both_and_is_left_unchanged():
+    norm = dict(type='BN', eps=0.5, requires_grad=False)
+    module = ContextEncoding(12, 5, norm_cfg=norm)
+    for layer in (module.encoding_project.norm, module.encoding[1]):
+        assert layer.eps == 0.5
+        assert not layer.weight.requires_grad
+    assert norm == dict(type='BN', eps=0.5, requires_grad=False)
+
+
+def test_the_activation_is_that_of_the_config():
+    module = ContextEncoding(12, 5, act_cfg=dict(type='LeakyReLU'))
+    assert isinstance(module.encoding_project.activate, nn.LeakyReLU)
+
+
+def test_the_codewords_number_32_by_default():
+    assert ContextEncoding(12).encoding[0].num_codes == 32
+
+
+def semantics_of(reduction):
+    torch.manual_seed(3)
+    module = ContextEncoding(12, 5, reduction=reduction).eval()
+    return module(torch.randn(2, 12, 4, 4))[0]
+
+
+def test_the_sum_is_the_mean_times_the_codewords():
+    assert_same(semantics_of('sum'), 5 * semantics_of('mean'), 1e-6)
+    assert semantics_of('mean').abs().sum() > 0
+
+
+def test_the_mean_is_the_default():
+    assert ContextEncoding(12).reduction == 'mean'
+
+
+def test_the_sum_changes_the_attention_as_well():
+    maps = {}
+    for reduction in ('mean', 'sum'):
+        torch.manual_seed(3)
+        module = ContextEncoding(12, 5, reduction=reduction).eval()
+        x = torch.randn(2, 12, 4, 4)
+        semantics, maps[reduction] = module(x)
+        gamma = module.fc(semantics)[:, :, None, None]
+        assert_same(maps[reduction], (x * (1 + gamma)).relu(), 1e-6)
+    assert not torch.allclose(maps['mean'], maps['sum'])
+
+
+@pytest.mark.parametrize('reduction', ['max', '', 'Mean', None])
+def test_another_reduction_is_a_value_error(reduction):
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum'"):
+        ContextEncoding(12, 5, reduction=reduction)
+
+
+def test_the_input_is_left_as_it_was():
+    x = torch.randn(2, 12, 4, 4)
+    before = x.clone()
+    ContextEncoding(12, 5)(x)
+    assert torch.equal(x, before)
+
+
+# --- Registry and dropout ----------------------------------------------------
+
+
+def test_the_registry_builds_both_layers():
+    encoding = MODELS.build(dict(type='Encoding', channels=6, num_codes=3))
+    module = MODELS.build(
+        dict(type='ContextEncoding', in_channels=6, num_codes=3))
+    assert type(encoding) is Encoding
+    assert type(module) is ContextEncoding
+    assert encoding(torch.randn(2, 6, 9)).shape == (2, 3, 6)
+    semantics, out = module(torch.randn(2, 6, 3, 3))
+    assert semantics.shape == (2, 6)
+    assert out.shape == (2, 6, 3, 3)
+
+
+def test_dropout_drops_elements_and_dropout2d_drops_channels():
+    x = torch.ones(4, 16, 8, 8)
+    elements = build_dropout('Dropout', 0.5)(x).flatten(2)
+    channels = build_dropout('Dropout2d', 0.5)(x).flatten(2)
+    mixed = elements.amin(2) != elements.amax(2)
+    assert mixed.any()
+    assert torch.equal(channels.amin(2), channels.amax(2))
+    assert set(channels.unique().tolist()) == {0., 2.}
+
+
+@pytest.mark.parametrize('kind', ['Dropout', 'Dropout2d'])
+def test_a_dropout_ratio_of_zero_is_no_layer(kind):
+    assert build_dropout(kind, 0.) is None
+
+
+@pytest.mark.parametrize('ratio', [0., 0.1])
+def test_another_dropout_type_is_a_value_error(ratio):
+    with pytest.raises(ValueError, match='dropout_type.*Dropout2d.*Dropout3d'):
+        build_dropout('Dropout3d', ratio)

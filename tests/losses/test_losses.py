@@ -1,0 +1,716 @@
+"""Losses: against loops, against the authors' code, inside stock heads."""
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads import FCNHead
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmseg_encstdc.losses import (
+    BinaryDiceLoss,
+    DetailAggregateLoss,
+    OhemCELoss,
+    SemanticEncodingLoss,
+    binary_dice_loss,
+    detail_target,
+    ohem_mean,
+    presence_target,
+)
+
+IGNORE = 255
+thorough = settings(max_examples=40, deadline=None, derandomize=True)
+seeds = st.integers(0, 2**16)
+
+
+def random_labels(shape, classes, ignored=0.2, seed=0):
+    make = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, shape, generator=make)
+    labels[torch.rand(shape, generator=make) < ignored] = IGNORE
+    return labels
+
+
+def gradient(loss, logits):
+    """Value of ``loss(logits)`` and its gradient."""
+    leaf = logits.detach().clone().requires_grad_()
+    value = loss(leaf)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+# --- Hard example mining -----------------------------------------------------
+
+
+def ohem_by_sorting(losses, threshold, min_kept):
+    """The rule: loss number min_kept (0-based) decides."""
+    ordered = sorted(losses, reverse=True)
+    min_kept = min(max(min_kept, 1), len(ordered))
+    if min_kept < len(ordered) and ordered[min_kept] > threshold:
+        kept = [loss for loss in ordered if loss > threshold]
+    else:
+        kept = ordered[:min_kept]
+    return sum(kept) / len(kept)
+
+
+def pixel_losses(logits, labels, class_weight=None):
+    """Cross entropy of each pixel in NumPy, 0 where ignored."""
+    logits = logits.double().movedim(1, -1).flatten(0, -2).numpy()
+    labels = labels.flatten().numpy()
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    valid = labels != IGNORE
+    losses = np.zeros(len(labels))
+    picked = labels[valid]
+    losses[valid] = -log_p[valid, picked]
+    if class_weight is not None:
+        losses[valid] *= np.asarray(class_weight)[picked]
+    return losses.tolist()
+
+
+@thorough
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    st.integers(0, 4),
+    st.one_of(st.integers(0, 8), st.integers(0, 60)))
+def test_ohem_mean_is_the_rule_with_ties_zeros_and_any_count(
+        quarters, threshold, min_kept):
+    losses = [value / 4 for value in quarters]  # exact, so ties are ties
+    got = ohem_mean(torch.tensor(losses), threshold / 4, min_kept)
+    assert got.item() == pytest.approx(
+        ohem_by_sorting(losses, threshold / 4, min_kept), rel=1e-6)
+
+
+@pytest.mark.parametrize('min_kept, kept', [
+    (1, [4., 3., 3.]),  # the threshold decides, and 2 itself is not hard
+    (2, [4., 3., 3.]),
+    (3, [4., 3., 3.]),  # loss number 3 is 2: the count decides
+    (4, [4., 3., 3., 2.]),
+    (6, [4., 3., 3., 2., 2., 1.]),
+    (7, [4., 3., 3., 2., 2., 1., 0.]),
+    (8, [4., 3., 3., 2., 2., 1., 0.]),
+])
+def test_the_loss_number_of_the_count_decides_between_the_rules(min_kept, kept):
+    losses = torch.tensor([2., 3., 0., 4., 1., 3., 2.])
+    got = ohem_mean(losses, 2., min_kept)
+    assert got.item() == pytest.approx(sum(kept) / len(kept))
+
+
+@thorough
+@given(
+    st.integers(1, 3), st.integers(2, 6), st.integers(1, 6),
+    st.integers(1, 6), st.floats(0, 1), st.floats(0.05, 0.95),
+    st.one_of(st.integers(1, 120), st.floats(0.001, 1)), seeds)
+def test_ohem_is_a_sort_of_the_pixels_of_the_batch(
+        b, c, h, w, ignored, thresh, min_kept, seed):
+    make = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(b, c, h, w, generator=make)
+    labels = random_labels((b, h, w), c, ignored, seed)
+    losses = pixel_losses(logits, labels)
+    cut = -math.log(thresh)
+    assume(all(abs(loss - cut) > 1e-5 for loss in losses))
+    count = (
+        min_kept if isinstance(min_kept, int)
+        else math.floor(min_kept * b * h * w))
+    value, grad = gradient(
+        lambda x: OhemCELoss(thresh, min_kept)(x, labels), logits)
+    assert value.item() == pytest.approx(
+        ohem_by_sorting(losses, cut, count), rel=1e-5, abs=1e-6)
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize('min_kept', [1, 7, 10**6, 1e-6, 1 / 16, 1.])
+def test_ohem_of_ignored_pixels_alone_is_zero_with_a_gradient_of_zeros(min_kept):
+    labels = torch.full((2, 5, 6), IGNORE)
+    value, grad = gradient(
+        lambda x: OhemCELoss(min_kept=min_kept)(x, labels),
+        torch.randn(2, 3, 5, 6))
+    assert value == 0
+    assert torch.equal(grad, torch.zeros(2, 3, 5, 6))
+
+
+def test_ohem_with_fewer_valid_pixels_than_its_count_averages_zeros_in():
+    labels = torch.full((1, 4, 4), IGNORE)
+    labels[0, 0, :3] = 1
+    logits = torch.zeros(1, 2, 4, 4)  # a loss of log 2 for each valid pixel
+    loss = OhemCELoss(thresh=0.7, min_kept=12)(logits, labels)
+    assert loss.item() == pytest.approx(3 * math.log(2) / 12)
+
+
+def test_ohem_with_a_count_above_the_pixels_averages_them_all():
+    logits, labels = torch.randn(2, 3, 4, 5), random_labels((2, 4, 5), 3)
+    loss = OhemCELoss(thresh=0.01, min_kept=10**6)(logits, labels)
+    assert loss.item() == pytest.approx(
+        np.mean(pixel_losses(logits, labels)), rel=1e-5)
+
+
+def test_ohem_trains_only_the_pixels_it_keeps():
+    logits, labels = torch.randn(2, 3, 8, 8), random_labels((2, 8, 8), 3)
+    _, grad = gradient(lambda x: OhemCELoss(0.01, 9)(x, labels), logits)
+    losses = np.array(pixel_losses(logits, labels))
+    hardest = np.sort(np.argsort(losses)[-9:])
+    trained = grad.abs().sum(1).flatten().nonzero().flatten()
+    assert trained.tolist() == hardest.tolist()
+
+
+@pytest.mark.parametrize('fraction, count', [(1 / 16, 8), (0.5, 64), (1., 128)])
+def test_ohem_takes_a_fraction_of_the_pixels_of_the_batch(fraction, count):
+    logits, labels = torch.randn(2, 3, 8, 8), random_labels((2, 8, 8), 3)
+    by_fraction = OhemCELoss(0.01, fraction)
+    assert by_fraction.count(2 * 8 * 8) == count
+    assert by_fraction(logits, labels) == OhemCELoss(0.01, count)(logits, labels)
+
+
+def test_ohem_keeps_one_pixel_for_the_count_one_and_all_for_the_fraction_one():
+    logits, labels = torch.randn(2, 3, 8, 8), random_labels((2, 8, 8), 3)
+    losses = pixel_losses(logits, labels)
+    assert OhemCELoss(0.01, 1)(logits, labels).item() == pytest.approx(
+        max(losses), rel=1e-5)
+    assert OhemCELoss(0.01, 1.)(logits, labels).item() == pytest.approx(
+        np.mean(losses), rel=1e-5)
+
+
+def test_ohem_keeps_one_sixteenth_at_seven_tenths_by_default():
+    loss = OhemCELoss()
+    assert (loss.thresh, loss.min_kept) == (0.7, 1 / 16)
+    assert (loss.loss_weight, loss.loss_name) == (1.0, 'loss_ohem')
+
+
+@thorough
+@given(seeds, st.integers(1, 60))
+def test_ohem_weighs_classes_before_it_sorts(seed, min_kept):
+    weights = [0.1, 1., 4.]
+    make = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 3, 5, 5, generator=make)
+    labels = random_labels((2, 5, 5), 3, seed=seed)
+    losses = pixel_losses(logits, labels, weights)
+    cut = -math.log(0.7)
+    assume(all(abs(loss - cut) > 1e-5 for loss in losses))
+    got = OhemCELoss(0.7, min_kept, class_weight=weights)(logits, labels)
+    assert got.item() == pytest.approx(
+        ohem_by_sorting(losses, cut, min_kept), rel=1e-5)
+
+
+def test_ohem_weighs_pixels_before_it_sorts():
+    logits, labels = torch.randn(1, 3, 4, 4), random_labels((1, 4, 4), 3, 0)
+    weight = torch.zeros(1, 4, 4)
+    weight[0, 2, 1] = 3.
+    value, grad = gradient(
+        lambda x: OhemCELoss(0.5, 1)(x, labels, weight=weight), logits)
+    loss = pixel_losses(logits, labels)[2 * 4 + 1]
+    assert value.item() == pytest.approx(3 * loss, rel=1e-5)
+    assert grad.abs().sum(1).nonzero().tolist() == [[0, 2, 1]]
+
+
+def test_ohem_ignores_another_id_when_told():
+    logits, labels = torch.randn(1, 3, 4, 4), random_labels((1, 4, 4), 3, 0)
+    other = labels.masked_fill(labels == 2, IGNORE)
+    loss = OhemCELoss(0.5, 16)
+    assert loss(logits, labels, ignore_index=2) == loss(logits, other)
+
+
+@pytest.mark.parametrize('thresh', [0, 1, -0.1, 1.1, 0., 1., float('nan')])
+def test_ohem_refuses_a_threshold_outside_zero_to_one(thresh):
+    with pytest.raises(ValueError, match=r'thresh must be in \(0, 1\)'):
+        OhemCELoss(thresh=thresh)
+
+
+@pytest.mark.parametrize(
+    'min_kept', [0, -1, 0., -0.5, 1.5, 10000., float('nan'), float('inf')])
+def test_ohem_refuses_what_is_neither_count_nor_fraction(min_kept):
+    with pytest.raises(ValueError, match='min_kept must be a positive count'):
+        OhemCELoss(min_kept=min_kept)
+
+
+# --- Dice --------------------------------------------------------------------
+
+
+def dice_by_formula(logits, target, smooth):
+    """Mean over samples, in plain Python."""
+    terms = []
+    for values, truth in zip(logits.flatten(1).tolist(),
+                             target.flatten(1).tolist()):
+        p = [1 / (1 + math.exp(-value)) for value in values]
+        overlap = sum(a * b for a, b in zip(p, truth))
+        terms.append(
+            1 - (2 * overlap + smooth) / (sum(p) + sum(truth) + smooth))
+    return sum(terms) / len(terms)
+
+
+@thorough
+@given(
+    st.integers(1, 3), st.integers(1, 6), st.integers(1, 6),
+    st.sampled_from([0.5, 1., 10.]), seeds)
+def test_dice_is_its_formula_per_sample(b, h, w, smooth, seed):
+    make = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(b, 1, h, w, generator=make)
+    labels = torch.randint(0, 2, (b, h, w), generator=make)
+    expected = pytest.approx(
+        dice_by_formula(logits, labels, smooth), rel=1e-5, abs=1e-6)
+    assert binary_dice_loss(logits, labels, smooth).item() == expected
+    assert BinaryDiceLoss(smooth)(logits, labels).item() == expected
+
+
+@thorough
+@given(seeds, st.floats(0, 1))
+def test_dice_leaves_ignored_pixels_out_of_every_sum(seed, ignored):
+    make = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, 1, 5, 6, generator=make)
+    labels = random_labels((1, 5, 6), 2, ignored, seed)
+    keep = labels != IGNORE
+    value, grad = gradient(lambda x: BinaryDiceLoss()(x, labels), logits)
+    assert value.item() == pytest.approx(
+        dice_by_formula(logits[:, 0][keep][None], labels[keep][None], 1.),
+        rel=1e-5, abs=1e-6)
+    assert grad.isfinite().all()
+    assert not grad[:, 0][~keep].any()
+
+
+def test_dice_leaves_pixels_of_weight_zero_out():
+    logits, labels = torch.randn(2, 1, 5, 6), random_labels((2, 5, 6), 2, 0)
+    weight = (torch.rand(2, 5, 6) < 0.5).float()
+    expected = BinaryDiceLoss()(logits, labels.masked_fill(weight == 0, IGNORE))
+    assert BinaryDiceLoss()(logits, labels, weight=weight) == expected
+    assert BinaryDiceLoss()(logits, labels) != expected
+
+
+def test_dice_ignores_another_id_when_told():
+    logits, labels = torch.randn(2, 1, 5, 6), random_labels((2, 5, 6), 2)
+    other = labels.masked_fill(labels == IGNORE, 7)
+    loss = BinaryDiceLoss()
+    assert loss(logits, other, ignore_index=7) == loss(logits, labels)
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 4, 4), (2, 4, 4), (2, 1, 4)])
+def test_dice_refuses_logits_of_other_than_one_channel(shape):
+    with pytest.raises(ValueError, match=r'BinaryDiceLoss takes logits \(B, 1'):
+        BinaryDiceLoss()(torch.zeros(shape), torch.zeros(2, 4, 4))
+
+
+# --- Presence and semantic encoding ------------------------------------------
+
+
+def presence_by_loops(labels, classes, ignore):
+    target = torch.zeros(len(labels), classes, dtype=labels.dtype)
+    for image, marks in zip(labels, target):
+        for label in image.flatten().tolist():
+            if 0 <= label < classes and label != ignore:
+                marks[label] = 1
+    return target
+
+
+@thorough
+@given(
+    st.integers(1, 3), st.integers(1, 8), st.integers(1, 8),
+    st.sampled_from([1, 2, 19, 150, 255, 256, 300]),
+    st.sampled_from([IGNORE, None, 0, -1]),
+    st.sampled_from([torch.int64, torch.int32, torch.int16]), seeds)
+def test_presence_marks_each_class_that_occurs(
+        b, h, w, classes, ignore, dtype, seed):
+    make = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-3, classes + 5, (b, h, w), generator=make)
+    labels[torch.rand(b, h, w, generator=make) < 0.2] = IGNORE
+    labels = labels.to(dtype)
+    expected = presence_by_loops(labels, classes, ignore)
+    got = presence_target(labels, classes, ignore)
+    assert got.dtype == dtype
+    assert torch.equal(got, expected)
+    assert torch.equal(
+        presence_target(labels.unsqueeze(1), classes, ignore), expected)
+
+
+@pytest.mark.parametrize('classes', [1, 19, 150, 255, 256, 300])
+def test_presence_takes_label_maps_of_bytes(classes):
+    labels = random_labels((2, 9, 9), min(classes, 200)).byte()
+    assert torch.equal(
+        presence_target(labels, classes),
+        presence_by_loops(labels, classes, IGNORE))
+
+
+def test_presence_counts_the_id_255_when_nothing_is_ignored():
+    labels = torch.full((1, 2, 2), 255)
+    assert presence_target(labels, 300).sum() == 0
+    assert presence_target(labels, 300, None).nonzero().tolist() == [[0, 255]]
+
+
+def bce_by_formula(logits, target):
+    p = logits.double().sigmoid()
+    return -(target * p.log() + (1 - target) * (1 - p).log())
+
+
+@thorough
+@given(st.integers(1, 4), st.integers(1, 30), seeds)
+def test_semantic_encoding_loss_is_the_mean_cross_entropy_of_presence(
+        b, classes, seed):
+    make = torch.Generator().manual_seed(seed)
+    logits = torch.randn(b, classes, generator=make)
+    labels = random_labels((b, 6, 6), classes, seed=seed)
+    presence = presence_by_loops(labels, classes, IGNORE)
+    expected = pytest.approx(
+        0.2 * bce_by_formula(logits, presence).mean().item(), rel=1e-5)
+    loss = SemanticEncodingLoss()
+    assert loss(logits, presence).item() == expected
+    assert loss(logits, presence.float()).item() == expected
+    assert loss(logits, labels).item() == expected
+    assert loss(logits, labels.unsqueeze(1)).item() == expected
+
+
+def test_semantic_encoding_loss_averages_the_logits_of_a_map():
+    logits, labels = torch.randn(2, 5, 4, 6), random_labels((2, 8, 12), 5)
+    loss = SemanticEncodingLoss(loss_weight=1.)
+    pooled = loss(logits.mean((2, 3)), labels)
+    value, grad = gradient(lambda x: loss(x, labels), logits)
+    torch.testing.assert_close(value, pooled)
+    assert torch.equal(grad, grad[:, :, :1, :1].expand_as(grad))
+    assert grad.abs().min() > 0
+
+
+def test_semantic_encoding_loss_ignores_another_id_when_told():
+    labels = torch.tensor([[[0, 1], [2, 2]]])
+    logits = torch.randn(1, 4)
+    loss = SemanticEncodingLoss()
+    assert loss(logits, labels, ignore_index=2) == loss(
+        logits, torch.tensor([[1, 1, 0, 0]]))
+    assert loss(logits, labels) == loss(logits, torch.tensor([[1, 1, 1, 0]]))
+
+
+@pytest.mark.parametrize('shape', [(2, 4), (2, 4, 3, 3)])
+def test_semantic_encoding_loss_weighs_classes(shape):
+    logits, labels = torch.randn(shape), random_labels((2, 6, 6), 4)
+    weight = torch.tensor([0., 1., 2., 5.])
+    pooled = logits.mean((2, 3)) if logits.dim() == 4 else logits
+    terms = bce_by_formula(pooled, presence_target(labels, 4))
+    got = SemanticEncodingLoss(1.)(logits, labels, weight=weight)
+    assert got.item() == pytest.approx((terms * weight).mean().item(), rel=1e-5)
+
+
+def test_semantic_encoding_loss_has_no_use_for_weights_of_pixels():
+    logits, labels = torch.randn(2, 5, 6, 6), random_labels((2, 6, 6), 5)
+    loss = SemanticEncodingLoss()
+    assert loss(logits, labels, weight=torch.rand(2, 6, 6)) == loss(
+        logits, labels)
+
+
+@pytest.mark.parametrize('shape', [(5, ), (2, 5, 6), (2, 5, 6, 6, 6)])
+def test_semantic_encoding_loss_refuses_logits_of_another_rank(shape):
+    with pytest.raises(ValueError, match='SemanticEncodingLoss takes logits'):
+        SemanticEncodingLoss()(torch.zeros(shape), torch.zeros(2, 6, 6).long())
+
+
+# --- Detail ------------------------------------------------------------------
+
+
+def edges_by_loops(image, stride, threshold):
+    """Laplacian of one label map (H, W) at a stride, enlarged and cut."""
+    h, w = image.shape
+    rows, columns = -(-h // stride), -(-w // stride)
+    edges = np.zeros((rows, columns), bool)
+    for i in range(rows):
+        for j in range(columns):
+            total = 9 * image[i * stride, j * stride]
+            for y in range(i * stride - 1, i * stride + 2):
+                for x in range(j * stride - 1, j * stride + 2):
+                    if 0 <= y < h and 0 <= x < w:
+                        total -= image[y, x]
+            edges[i, j] = total > threshold
+    nearest_row = [y * rows // h for y in range(h)]
+    nearest_column = [x * columns // w for x in range(w)]
+    return edges[np.ix_(nearest_row, nearest_column)]
+
+
+def detail_by_loops(labels, weights, threshold):
+    """Fused and cut in single precision, where 0.1 > 0.1 is false."""
+    target = np.zeros(labels.shape, np.float32)
+    for image, fused in zip(labels.numpy(), target):
+        for stride, weight in zip((1, 2, 4), weights):
+            fused += np.float32(weight) * edges_by_loops(
+                image, stride, threshold).astype(np.float32)
+    return torch.from_numpy((target > np.float32(threshold)).astype('f4'))
+
+
+@settings(thorough, max_examples=30)
+@given(
+    st.integers(1, 2), st.integers(1, 20), st.integers(1, 20),
+    st.sampled_from([2, 5, 150]),
+    st.sampled_from([
+        (0.6, 0.3, 0.1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0.2, 0.2, 0.2),
+        (0.05, 0.03, 0.03)]),
+    st.sampled_from([0.1, 0.25]), seeds)
+def test_the_detail_target_is_that_of_plain_loops(
+        b, h, w, classes, weights, threshold, seed):
+    coarse = random_labels((b, -(-h // 3), -(-w // 3)), classes, seed=seed)
+    labels = coarse.repeat_interleave(3, 1).repeat_interleave(3, 2)[:, :h, :w]
+    got = detail_target(labels, weights, threshold)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, detail_by_loops(labels, weights, threshold))
+
+
+def test_the_stride_four_map_alone_never_counts_at_the_default_weights():
+    labels = random_labels((2, 24, 32), 5)
+    without = detail_target(labels, (0.6, 0.3, 0.))
+    assert torch.equal(detail_target(labels), without)
+    assert not torch.equal(detail_target(labels, (0.6, 0., 0.)), without)
+
+
+def test_the_detail_of_an_edge_lies_on_the_side_of_the_larger_id():
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    labels[0, :, 4:] = 1
+    inside = detail_target(labels, (1, 0, 0))[0, 2:6, 2:6]
+    assert inside.tolist() == [[0, 0, 1, 0]] * 4
+
+
+def test_the_image_border_is_detail_for_every_class_but_zero():
+    for label in (0, 1, IGNORE):
+        target = detail_target(torch.full((1, 6, 6), label), (1, 0, 0))[0]
+        assert target[1:-1, 1:-1].sum() == 0
+        assert target.sum() == (0 if label == 0 else 20)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int16, torch.int32])
+def test_the_detail_target_takes_any_integer_type(dtype):
+    labels = random_labels((2, 24, 32), 19)
+    assert torch.equal(detail_target(labels.to(dtype)), detail_target(labels))
+
+
+@pytest.mark.parametrize('classes', [19, 600])
+def test_autocast_does_not_change_the_detail_target(classes):
+    labels = random_labels((2, 24, 32), classes)
+    plain = detail_target(labels)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(detail_target(labels), plain)
+
+
+@pytest.mark.parametrize('size', [(24, 32), (3, 4), (13, 7)])
+def test_detail_loss_resizes_the_logits_and_adds_dice_to_cross_entropy(size):
+    logits, labels = torch.randn(2, 1, *size), random_labels((2, 24, 32), 5)
+    resized = F.interpolate(
+        logits, (24, 32), mode='bilinear', align_corners=True)
+    target = detail_target(labels)
+    bce = bce_by_formula(resized[:, 0], target).mean().item()
+    dice = dice_by_formula(resized, target, 1.)
+    loss = DetailAggregateLoss()
+    got = [value.item() for value in loss.components(logits, labels)]
+    assert got == pytest.approx([bce, dice], rel=1e-5)
+    assert loss(logits, labels).item() == pytest.approx(bce + dice, rel=1e-5)
+
+
+def test_detail_loss_weighs_its_two_terms():
+    logits, labels = torch.randn(2, 1, 6, 8), random_labels((2, 24, 32), 5)
+    bce, dice = DetailAggregateLoss().components(logits, labels)
+    loss = DetailAggregateLoss(bce_weight=3., dice_weight=5., loss_weight=0.5)
+    got = loss.components(logits, labels)
+    torch.testing.assert_close(got, (1.5 * bce, 2.5 * dice))
+    torch.testing.assert_close(loss(logits, labels), 1.5 * bce + 2.5 * dice)
+
+
+def test_detail_loss_passes_its_settings_on():
+    logits, labels = torch.randn(2, 1, 24, 32), random_labels((2, 24, 32), 5)
+    loss = DetailAggregateLoss((0.3, 0.3, 0.3), threshold=0.5, smooth=20.)
+    target = detail_target(labels, (0.3, 0.3, 0.3), 0.5)
+    assert loss.components(logits, labels)[1].item() == pytest.approx(
+        dice_by_formula(logits, target, 20.), rel=1e-5)
+
+
+@pytest.mark.parametrize('weights', [(), (1, ), (0.5, 0.5), (1, 1, 1, 1)])
+def test_detail_loss_refuses_other_than_three_fusion_weights(weights):
+    with pytest.raises(ValueError, match='fusion_weights must be three'):
+        DetailAggregateLoss(fusion_weights=weights)
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 8, 8), (2, 8, 8), (2, 19, 8, 8)])
+def test_detail_loss_refuses_logits_of_other_than_one_channel(shape):
+    with pytest.raises(ValueError, match='DetailAggregateLoss takes logits'):
+        DetailAggregateLoss()(torch.zeros(shape), torch.zeros(2, 8, 8).long())
+
+
+# --- What all of them share --------------------------------------------------
+
+LOSSES = {
+    'OhemCELoss': (OhemCELoss, 'loss_ohem', 4),
+    'BinaryDiceLoss': (BinaryDiceLoss, 'loss_bdice', 1),
+    'DetailAggregateLoss': (DetailAggregateLoss, 'loss_detail', 1),
+    'SemanticEncodingLoss': (SemanticEncodingLoss, 'loss_se', 4),
+}
+
+
+def fcn_head(loss_decode, classes, **kwargs):
+    assert FCNHead.__module__ == 'mmseg.models.decode_heads.fcn_head'
+    return FCNHead(
+        in_channels=6, channels=6, num_convs=1, concat_input=False,
+        num_classes=classes, threshold=0.5, dropout_ratio=0.,
+        loss_decode=loss_decode, **kwargs)
+
+
+def samples(labels):
+    return [
+        SegDataSample(gt_sem_seg=PixelData(data=image[None]))
+        for image in labels
+    ]
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_the_registry_builds_each_loss(name):
+    built = MODELS.build(dict(type=name))
+    cls, loss_name, _ = LOSSES[name]
+    assert type(built) is cls
+    assert built.loss_name == loss_name
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_each_loss_trains_a_stock_head(name):
+    classes = LOSSES[name][2]
+    head = fcn_head(dict(type=name, loss_name='loss_mine'), classes)
+    labels = random_labels((2, 16, 24), max(classes, 2))
+    logits = head([torch.randn(2, 6, 4, 6)])
+    losses = head.loss_by_feat(logits, samples(labels))
+    assert losses.keys() == {'loss_mine', 'acc_seg'}
+    resized = F.interpolate(logits, (16, 24), mode='bilinear')
+    torch.testing.assert_close(
+        losses['loss_mine'], LOSSES[name][0]()(resized, labels))
+    losses['loss_mine'].backward()
+    for parameter in head.parameters():
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_each_loss_stands_beside_another_in_a_stock_head(name):
+    classes = LOSSES[name][2]
+    head = fcn_head(
+        [dict(type='CrossEntropyLoss', use_sigmoid=classes == 1),
+         dict(type=name)], classes)
+    logits, labels = torch.randn(2, classes, 8, 8), random_labels((2, 8, 8), 2)
+    losses = head.loss_by_feat(logits, samples(labels))
+    cls, loss_name, _ = LOSSES[name]
+    torch.testing.assert_close(losses[loss_name], cls()(logits, labels))
+    assert losses['loss_ce'] > 0
+
+
+@pytest.mark.parametrize('name', ['OhemCELoss', 'BinaryDiceLoss'])
+def test_losses_of_pixels_leave_out_the_ignored_id_of_the_head(name):
+    classes = LOSSES[name][2]
+    head = fcn_head(dict(type=name), classes, ignore_index=77)
+    logits, labels = torch.randn(2, classes, 8, 8), random_labels((2, 8, 8), 2)
+    marked = labels.masked_fill(labels == IGNORE, 77)
+    losses = head.loss_by_feat(logits, samples(marked))
+    cls, loss_name, _ = LOSSES[name]
+    torch.testing.assert_close(losses[loss_name], cls()(logits, labels))
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_each_loss_scales_with_its_weight(name):
+    cls, _, channels = LOSSES[name]
+    logits = torch.randn(2, channels, 8, 8)
+    labels = random_labels((2, 8, 8), 2)
+    torch.testing.assert_close(
+        cls(loss_weight=3.)(logits, labels),
+        3 * cls(loss_weight=1.)(logits, labels))
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_a_name_without_the_word_loss_is_refused(name):
+    with pytest.raises(ValueError, match="loss_name must contain 'loss'.*ohem"):
+        LOSSES[name][0](loss_name='ohem')
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('name', LOSSES)
+def test_half_precision_logits_give_the_single_precision_loss(name, dtype):
+    cls, _, channels = LOSSES[name]
+    logits = (2 + torch.randn(1, channels, 300, 300)).to(dtype)
+    labels = torch.ones(1, 300, 300, dtype=torch.int64)  # sums above 65504
+    expected = cls()(logits.float(), labels)
+    assert cls()(logits, labels).item() == pytest.approx(
+        expected.item(), rel=1e-4)
+
+
+# --- The authors' own results ------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def golden():
+    """The recorded results, and the module that rebuilds their inputs."""
+    root = Path(__file__).resolve().parents[2]
+    folder = root.parent / 'shared' / 'golden'
+    if not folder.is_dir():
+        pytest.skip("the recorded results of the authors' code are not here")
+    spec = importlib.util.spec_from_file_location('fill', folder / 'fill.py')
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    with np.load(folder / 'stdc_losses.npz') as recorded:
+        return dict(recorded), fill
+
+
+OHEM_SHAPES = {
+    'a': (2, 19, 64, 96),
+    'b': (2, 19, 64, 96),
+    'c': (2, 6, 48, 48),
+    'd': (1, 150, 40, 40),
+    'e': (2, 19, 64, 96),
+}
+DETAIL_SHAPES = {  # batch, size, classes, size of the logits
+    'a': (2, (64, 96), 19, (64, 96)),
+    'b': (2, (64, 128), 19, (8, 16)),
+    'c': (1, (80, 48), 150, (20, 12)),
+    'd': (1, (66, 50), 5, (33, 25)),
+}
+
+
+def ohem_inputs(fill, case):
+    b, c, h, w = OHEM_SHAPES[case]
+    labels = torch.from_numpy(fill.labels(f'ohem.{case}.labels', (b, h, w), c))
+    logits = torch.from_numpy(fill.normal(f'ohem.{case}.logits', (b, c, h, w), 3))
+    easy = fill.normal(f'ohem.{case}.easy', (b, 1, h, w)) > -0.5
+    right = F.one_hot(labels.clamp(max=c - 1), c).movedim(-1, 1)
+    return logits + 6 * right * torch.from_numpy(easy), labels
+
+
+@pytest.mark.parametrize('case', OHEM_SHAPES)
+def test_ohem_loss_and_gradient_are_those_of_the_authors(golden, case):
+    recorded, fill = golden
+    logits, labels = ohem_inputs(fill, case)
+    thresh, min_kept = recorded[f'ohem.{case}.args'].tolist()
+    value, grad = gradient(
+        lambda x: OhemCELoss(thresh, int(min_kept))(x, labels), logits)
+    assert value.item() == pytest.approx(
+        recorded[f'ohem.{case}.loss'].item(), rel=1e-5)
+    expected = torch.from_numpy(recorded[f'ohem.{case}.grad'])
+    torch.testing.assert_close(
+        grad[:, ::4, ::4, ::4], expected,
+        rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def detail_inputs(fill, case):
+    b, size, classes, small = DETAIL_SHAPES[case]
+    labels = fill.labels(f'detail.{case}.labels', (b, *size), classes, cell=11)
+    logits = fill.normal(f'detail.{case}.logits', (b, 1, *small))
+    return torch.from_numpy(logits), torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize('case', DETAIL_SHAPES)
+def test_the_detail_target_is_exactly_that_of_the_authors(golden, case):
+    recorded, fill = golden
+    _, labels = detail_inputs(fill, case)
+    expected = torch.from_numpy(recorded[f'detail.{case}.target'])
+    assert torch.equal(detail_target(labels).unsqueeze(1).byte(), expected)
+    assert 0 < expected.float().mean() < 1
+
+
+@pytest.mark.parametrize('case', DETAIL_SHAPES)
+def test_detail_losses_and_gradient_are_those_of_the_authors(golden, case):
+    recorded, fill = golden
+    logits, labels = detail_inputs(fill, case)
+    loss = DetailAggregateLoss()
+    got = [value.item() for value in loss.components(logits, labels)]
+    assert got == pytest.approx(
+        [recorded[f'detail.{case}.{term}'].item() for term in ('bce', 'dice')],
+        rel=1e-5)
+    _, grad = gradient(lambda x: loss(x, labels), logits)
+    expected = torch.from_numpy(recorded[f'detail.{case}.grad'])
+    torch.testing.assert_close(
+        grad, expected, rtol=0, atol=1e-5 * expected.abs().max().item())

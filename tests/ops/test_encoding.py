@@ -1,0 +1,216 @@
+"""encode() is the spelled-out reference, by two matrix products."""
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from mmseg_encstdc.ops import encode, encode_reference
+
+# Largest error over the largest value. The expanded square of the distance
+# loses digits that the residual keeps, hence the width of float32.
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4}
+
+sizes = st.integers(1, 7)
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 9), sizes, sizes, sizes)
+seeds = st.integers(0, 2**16)
+thorough = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+def draw(shape, seed, dtype=torch.float64):
+    """Features (B, D, H, W), codewords (K, D), scale (K, )."""
+    b, d, h, w, k = shape
+    make = torch.Generator().manual_seed(seed)
+    x = torch.randn(b, d, h, w, generator=make, dtype=dtype)
+    codewords = torch.randn(k, d, generator=make, dtype=dtype)
+    return x, codewords, -torch.rand(k, generator=make, dtype=dtype)
+
+
+def with_gradients(function, *inputs):
+    """Output and the gradient of each input, under random output weights."""
+    leaves = [value.detach().clone().requires_grad_() for value in inputs]
+    out = function(*leaves)
+    probe = torch.randn(
+        out.shape, dtype=out.dtype,
+        generator=torch.Generator().manual_seed(1))
+    return [out, *torch.autograd.grad(out, leaves, probe)]
+
+
+def assert_close(got, expected, tolerance):
+    assert got.shape == expected.shape
+    assert got.dtype == expected.dtype
+    width = tolerance * max(1, expected.abs().max().item())
+    torch.testing.assert_close(got, expected, rtol=0, atol=width)
+
+
+@thorough
+@given(shapes, seeds, st.sampled_from(list(TOLERANCE)))
+def test_maps_encode_as_in_the_reference_and_so_do_gradients(shape, seed, dtype):
+    inputs = draw(shape, seed, dtype)
+    for got, expected in zip(
+            with_gradients(encode, *inputs),
+            with_gradients(encode_reference, *inputs)):
+        assert_close(got, expected, TOLERANCE[dtype])
+
+
+@thorough
+@given(shapes, seeds, st.sampled_from(list(TOLERANCE)))
+def test_rows_encode_as_in_the_reference_and_so_do_gradients(shape, seed, dtype):
+    x, codewords, scale = draw(shape, seed, dtype)
+    rows = x.flatten(2).transpose(1, 2).contiguous()  # (B, N, D)
+    for got, expected in zip(
+            with_gradients(encode, rows, codewords, scale),
+            with_gradients(encode_reference, rows, codewords, scale)):
+        assert_close(got, expected, TOLERANCE[dtype])
+
+
+@thorough
+@given(shapes, seeds)
+def test_the_reference_is_the_formula_of_the_paper(shape, seed):
+    x, codewords, scale = draw(shape, seed)
+    out = encode_reference(x, codewords, scale)
+    for image, encoding in zip(x, out):
+        expected = torch.zeros_like(codewords)
+        for feature in image.flatten(1).t():
+            residual = feature - codewords  # (K, D)
+            assigned = (scale * residual.pow(2).sum(1)).exp()
+            expected += (assigned / assigned.sum()).unsqueeze(1) * residual
+        assert_close(encoding, expected, 1e-11)
+
+
+@thorough
+@given(shapes, seeds)
+def test_a_map_and_its_rows_have_one_encoding(shape, seed):
+    x, codewords, scale = draw(shape, seed)
+    rows = x.flatten(2).transpose(1, 2)
+    assert_close(
+        encode(x, codewords, scale), encode(rows, codewords, scale), 1e-12)
+
+
+LAYOUTS = {
+    'channels_last': lambda x: x.contiguous(
+        memory_format=torch.channels_last),
+    'sliced columns': lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+    'sliced channels': lambda x: torch.cat([x, x], 1)[:, :x.size(1)],
+    'transposed': lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    'broadcast over the batch': lambda x: x[:1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@settings(thorough, max_examples=15)
+@given(shapes, seeds)
+def test_memory_layout_changes_neither_output_nor_gradients(
+        layout, shape, seed):
+    x, codewords, scale = draw(shape, seed)
+    if layout.startswith('broadcast'):
+        x = x[:1].repeat(x.size(0), 1, 1, 1)
+    laid_out = LAYOUTS[layout]
+    assert torch.equal(laid_out(x), x)
+    for got, expected in zip(
+            with_gradients(
+                lambda x, *rest: encode(laid_out(x), *rest),
+                x, codewords, scale),
+            with_gradients(
+                lambda x, *rest: encode_reference(laid_out(x), *rest),
+                x, codewords, scale)):
+        assert_close(got, expected, TOLERANCE[torch.float64])
+
+
+@pytest.mark.parametrize('function', [encode, encode_reference])
+@pytest.mark.parametrize('kind', ['map', 'rows', 'channels_last', 'sliced'])
+def test_gradients_pass_gradcheck(function, kind):
+    x, codewords, scale = draw((2, 3, 4, 5, 4), seed=0)
+    x = {
+        'map': x,
+        'rows': x.flatten(2).transpose(1, 2),
+        'channels_last': x.contiguous(memory_format=torch.channels_last),
+        'sliced': x[:, :, ::2, 1:4],
+    }[kind]
+    inputs = [value.requires_grad_() for value in (x, codewords, scale)]
+    assert gradcheck(function, inputs)
+
+
+def test_gradients_are_those_of_the_closed_form():
+    x, codewords, scale = draw((2, 3, 4, 5, 6), seed=3)
+    rows = x.flatten(2).transpose(1, 2).contiguous()  # (B, N, D)
+    out, *got = with_gradients(encode, rows, codewords, scale)
+    g = torch.randn(
+        out.shape, dtype=out.dtype,
+        generator=torch.Generator().manual_seed(1))  # (B, K, D), as above
+    r = rows.unsqueeze(2) - codewords  # (B, N, K, D)
+    d = r.square().sum(3)
+    a = (scale * d).softmax(2)
+    da = (g.unsqueeze(1) * r).sum(3)
+    dl = a * (da - (a * da).sum(2, keepdim=True))
+    pull = (2 * scale * dl).unsqueeze(3) * r
+    expected = [
+        a @ g + pull.sum(2),
+        (-a.sum(1).unsqueeze(2) * g - pull.sum(1)).sum(0),
+        (dl * d).sum((0, 1)),
+    ]
+    for mine, theirs in zip(got, expected):
+        assert_close(mine, theirs, 1e-11)
+
+
+def test_the_encoding_has_the_type_of_the_codewords():
+    x, codewords, scale = draw((2, 3, 4, 5, 6), seed=0, dtype=torch.float32)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        out = encode(x.to(dtype), codewords, scale)
+        assert out.dtype == torch.float32
+        assert_close(
+            out, encode_reference(x.to(dtype).float(), codewords, scale), 1e-4)
+
+
+def test_autocast_does_not_lower_the_precision():
+    x, codewords, scale = draw((2, 3, 4, 5, 6), seed=0, dtype=torch.float32)
+    plain = encode(x, codewords, scale)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(encode(x, codewords, scale), plain)
+
+
+def test_one_codeword_gathers_every_residual():
+    x, codewords, scale = draw((2, 3, 4, 5, 1), seed=0)
+    residuals = x.flatten(2).transpose(1, 2) - codewords
+    assert_close(
+        encode(x, codewords, scale), residuals.sum(1, keepdim=True), 1e-12)
+
+
+BAD = {
+    'codewords of one dimension': (
+        (2, 9, 3), (3, ), (4, ), r'codewords must be .*\(3,\)'),
+    'codewords of three dimensions': (
+        (2, 9, 3), (1, 4, 3), (4, ), r'codewords must be .*\(1, 4, 3\)'),
+    'no codewords': (
+        (2, 9, 3), (0, 3), (0, ), r'codewords must be .*\(0, 3\)'),
+    'a scale too short': (
+        (2, 9, 3), (4, 3), (3, ), r'scale must be \(4,\).*\(3,\)'),
+    'a scale of two dimensions': (
+        (2, 9, 3), (4, 3), (4, 1), r'scale must be \(4,\).*\(4, 1\)'),
+    'features of two dimensions': (
+        (9, 3), (4, 3), (4, ), r'x must be .*\(9, 3\)'),
+    'features of five dimensions': (
+        (1, 3, 2, 2, 2), (4, 3), (4, ), r'x must be .*\(1, 3, 2, 2, 2\)'),
+    'rows of other channels': (
+        (2, 3, 9), (4, 3), (4, ),
+        r'x \(2, 3, 9\) has 9 channels, .*codewords \(4, 3\) have 3'),
+    'a map of other channels': (
+        (2, 5, 3, 3), (4, 3), (4, ),
+        r'x \(2, 5, 3, 3\) has 5 channels, .*codewords \(4, 3\) have 3'),
+}
+
+
+@pytest.mark.parametrize('function', [encode, encode_reference])
+@pytest.mark.parametrize('case', BAD)
+def test_a_shape_that_does_not_fit_is_a_value_error_naming_it(case, function):
+    x, codewords, scale, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        function(torch.zeros(x), torch.zeros(codewords), torch.zeros(scale))
+
+
+@pytest.mark.parametrize('function', [encode, encode_reference])
+@pytest.mark.parametrize('dtype', [torch.int64, torch.uint8, torch.bool])
+def test_features_that_are_no_floats_are_a_type_error(function, dtype):
+    x = torch.zeros(2, 9, 3, dtype=dtype)
+    with pytest.raises(TypeError, match=f'x must be .*{dtype}'):
+        function(x, torch.zeros(4, 3), torch.zeros(4))
