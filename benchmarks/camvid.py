@@ -93,6 +93,8 @@ def parse_args() -> argparse.Namespace:
     length.add_argument('--iters', type=int)
     length.add_argument('--minutes', type=float, help='of training')
     parser.add_argument('--amp', action='store_true')
+    parser.add_argument(
+        '--no-tta', action='store_true', help='evaluate at one scale only')
     parser.add_argument('--batch', type=int)
     parser.add_argument('--workers', type=int)
     parser.add_argument('--crop', type=int, nargs=2, metavar=('H', 'W'))
@@ -117,16 +119,17 @@ def main() -> None:
     command = train(args, work, iters)
     seconds = run(command)
     checkpoint = ROOT / work / f'iter_{iters}.pth'
-    path = record.write(
-        f'camvid_{name}',
-        dict(
-            config=args.config,
-            iterations=iters,
-            train_seconds=round(seconds, 1),
-            seconds_per_iteration=seconds_per_iteration(ROOT / work),
-            train_command=shlex.join(['python', *command]),
-            single_scale=evaluate(args.config, checkpoint, work / 'single'),
-            tta=evaluate(args.config, checkpoint, work / 'tta', '--tta')))
+    figures = dict(
+        config=args.config,
+        iterations=iters,
+        train_seconds=round(seconds, 1),
+        seconds_per_iteration=seconds_per_iteration(ROOT / work),
+        train_command=shlex.join(['python', *command]),
+        single_scale=evaluate(args.config, checkpoint, work / 'single'))
+    if not args.no_tta:
+        figures['tta'] = evaluate(args.config, checkpoint, work / 'tta',
+                                  '--tta')
+    path = record.write(f'camvid_{name}', figures)
     print(path.read_text())
 
 

@@ -9,6 +9,7 @@ from mmseg.registry import METRICS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
 import mmseg_encstdc
+from mmseg_encstdc.engine import cli
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
 ENCNET = [path for path in CONFIGS if path.stem.startswith('encnet')]
@@ -79,6 +80,34 @@ def test_pipelines_and_metrics_build(path):
 def datasets(cfg):
     dataset = cfg.train_dataloader.dataset
     return dataset.get('datasets', [dataset])
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=ids)
+def test_evaluates_whole_in_crops_and_over_scales(path):
+    cfg = Config.fromfile(path)
+    assert cfg.model.test_cfg.mode == 'whole'
+    modes = {name: mode.test_cfg for name, mode in cfg.test_modes.items()}
+    assert modes['slide'].mode == 'slide'
+    protocol = 'stdc' if path in STDC else 'encnet'
+    assert modes['chip'].protocol == protocol
+    scales, flips = cfg.tta_pipeline[1].transforms[:2]
+    assert len(scales) >= 3 and len(flips) == 2
+    for name in ('chip', 'slide'):
+        cli.use_mode(cfg, name)
+        model = MODELS.build(cfg.model).eval()
+        side = 32 if 'local' in path.stem else 64
+        shrink(model.test_cfg, side)
+        with torch.no_grad():
+            result = model.predict(torch.randn(1, 3, side + 8, side + 24))
+        assert result[0].pred_sem_seg.data.shape == (1, side + 8, side + 24)
+
+
+def shrink(test_cfg, side):
+    """Crops that a test can afford."""
+    if test_cfg.mode == 'chip':
+        test_cfg.update(crop_size=side, base_size=side + 24, scales=(1., ))
+    else:
+        test_cfg.update(crop_size=(side, side), stride=(side // 2, side // 2))
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)

@@ -16,3 +16,15 @@ train_pipeline = [
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+test_modes = dict(
+    chip=dict(
+        test_cfg=dict(
+            mode='chip',
+            protocol='encnet',
+            base_size=232,
+            crop_size=160,
+            stride_rate=2 / 3,
+            scales=(0.75, 1.0, 1.25),
+            flip=True)),
+    slide=dict(
+        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(85, 107))))

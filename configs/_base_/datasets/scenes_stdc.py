@@ -15,3 +15,14 @@ train_pipeline = [
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+test_modes = dict(
+    chip=dict(
+        test_cfg=dict(
+            mode='chip',
+            protocol='stdc',
+            crop_size=160,
+            stride_rate=5 / 6,
+            scales=(0.75, 1.0, 1.25),
+            flip=True)),
+    slide=dict(
+        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(85, 107))))
