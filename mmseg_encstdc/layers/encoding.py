@@ -41,7 +41,11 @@ class Encoding(nn.Module):
         elif x.dim() != 4:
             raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
                                f'got {tuple(x.shape)}')
-        return encode(x, self.codewords, self.scale)
+        codewords, scale = self.codewords, self.scale
+        if codewords.dtype in (torch.float16, torch.bfloat16):  # model.half()
+            return encode(x, codewords.float(), scale.float()).to(
+                codewords.dtype)
+        return encode(x, codewords, scale)
 
     def extra_repr(self) -> str:
         return f'channels={self.channels}, num_codes={self.num_codes}'

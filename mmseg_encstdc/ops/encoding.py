@@ -1,66 +1,143 @@
-"""Aggregate local features around codewords (EncNet, section 3, eq. 1 and 2).
+"""The Encoding operator of EncNet (section 3, eq. 1 and 2).
 
 With residuals r_ik = x_i - c_k and assignments
 a_i. = softmax_k(s_k |r_ik|^2), the encoding is e_k = sum_i a_ik r_ik.
+
+``encode`` checks its arguments, views x as (B, D, N) and calls one
+operator, ``mmseg_encstdc::encode``, whose schema, fake and gradient stand
+below. ``encode_composite`` is the same in standard operators, for ONNX, and
+``encode_reference`` spells the formula out, for tests.
 """
+from typing import Tuple
+
 import torch
 from torch import Tensor
 
-__all__ = ['encode', 'encode_reference']
+from . import tiles
 
+__all__ = ['encode', 'encode_composite', 'encode_reference']
 
-def _check(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
-    if codewords.dim() != 2 or codewords.size(0) == 0:
-        raise ValueError('codewords must be (K, D) with K >= 1, got '
-                         f'{tuple(codewords.shape)}')
-    k, d = codewords.shape
-    if scale.shape != (k, ):
-        raise ValueError(
-            f'scale must be ({k},) for {k} codewords, got '
-            f'{tuple(scale.shape)}')
-    if x.dim() not in (3, 4):
-        raise ValueError('x must be (B, N, D) or (B, D, H, W), got '
-                         f'{tuple(x.shape)}')
-    channels = x.size(1) if x.dim() == 4 else x.size(2)
-    if channels != d:
-        raise ValueError(f'x {tuple(x.shape)} has {channels} channels, the '
-                         f'codewords {tuple(codewords.shape)} have {d}')
-    if not x.is_floating_point():
-        raise TypeError(f'x must be a floating point tensor, got {x.dtype}')
-
-
-def _as_rows(x: Tensor) -> Tensor:
-    """(B, N, D) or (B, D, H, W) as a (B, N, D) view."""
-    return x.flatten(2).transpose(1, 2) if x.dim() == 4 else x
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+MAX_CODES = 256
 
 
 def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
-    """Encode features by two matrix products, never forming B x N x K x D.
+    """Encode features around codewords.
 
-    d = |x|^2 - 2 X C^T + |c|^2 and E = A^T X - (sum_i A_i) * C. The |x|^2
-    term stays: the scales differ per codeword, so the softmax keeps it.
+    Memory beside the arguments is a tile of x and the result, forward and
+    backward; the gradient of x is the one tensor as large as x. Gradients of
+    gradients are not available.
 
     Args:
-        x (Tensor): features, (B, N, D) or (B, D, H, W) with N = H * W.
-        codewords (Tensor): (K, D).
-        scale (Tensor): smoothing factor of each codeword, (K, ).
+        x (Tensor): features, (B, N, D) or (B, D, H, W) with N = H * W, of
+            any strides; float64, float32, bfloat16 or float16.
+        codewords (Tensor): (K, D), 1 <= K <= 256; float32, or float64 for
+            float64 features.
+        scale (Tensor): smoothing factor of each codeword, (K, ), in the type
+            of the codewords.
 
     Returns:
-        Tensor: (B, K, D) in the codewords' type.
+        Tensor: (B, K, D) in the codewords' type. Zeros where N is 0.
 
     Raises:
-        ValueError: for a shape that does not fit, naming the argument.
-        TypeError: when ``x`` holds no floating point numbers.
+        ValueError: for a shape or device that does not fit, naming the
+            argument, what it has and what is accepted.
+        TypeError: likewise for a type.
     """
-    _check(x, codewords, scale)
+    check_arguments(x, codewords, scale)
+    columns = as_columns(x)
+    if torch.onnx.is_in_onnx_export():
+        return encode_composite(columns, codewords, scale)
+    return torch.ops.mmseg_encstdc.encode(columns, codewords, scale)
+
+
+def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
+    """Raise ValueError or TypeError unless the arguments fit together."""
+    if x.dim() not in (3, 4):
+        raise ValueError('x must be (B, N, D) or (B, D, H, W), got '
+                         f'{tuple(x.shape)}')
+    if codewords.dim() != 2 or not 1 <= codewords.size(0) <= MAX_CODES:
+        raise ValueError(f'codewords must be (K, D) with 1 <= K <= {MAX_CODES},'
+                         f' got {tuple(codewords.shape)}')
+    k, d = codewords.shape
+    if scale.shape != (k, ):
+        raise ValueError(f'scale must be ({k},) for codewords ({k}, {d}), got '
+                         f'{tuple(scale.shape)}')
+    channels = x.size(1) if x.dim() == 4 else x.size(2)
+    if channels != d or d == 0:
+        raise ValueError(f'x {tuple(x.shape)} has {channels} channels and '
+                         f'codewords ({k}, {d}) have {d}; they must be equal '
+                         'and at least 1')
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if x.dtype not in FLOATS:
+        raise TypeError('x must be float64, float32, bfloat16 or float16, got '
+                        f'{x.dtype}')
+    for name, value in (('codewords', codewords), ('scale', scale)):
+        if value.dtype != wide:
+            raise TypeError(f'{name} must be {wide} for x of {x.dtype}, got '
+                            f'{value.dtype}')
+        if value.device != x.device:
+            raise ValueError(f'{name} is on {value.device} and x on '
+                             f'{x.device}; they must be on one device')
+
+
+def as_columns(x: Tensor) -> Tensor:
+    """(B, N, D) or (B, D, H, W) as (B, D, N), without transposing memory."""
+    return x.flatten(2) if x.dim() == 4 else x.transpose(1, 2)
+
+
+# --- The operator: schema, fake, gradient ------------------------------------
+
+
+@torch.library.custom_op('mmseg_encstdc::encode', mutates_args=())
+def _encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        rows = _as_rows(x).to(codewords.dtype)  # (B, N, D)
-        distances = (
-            rows.square().sum(2, keepdim=True) -
-            2 * rows @ codewords.t() + codewords.square().sum(1))  # (B, N, K)
-        assignment = (scale * distances).softmax(2)  # (B, N, K)
-        mass = assignment.sum(1).unsqueeze(2)  # (B, K, 1)
-        return assignment.transpose(1, 2) @ rows - mass * codewords
+        return tiles.encode_forward(x, codewords, scale)
+
+
+@_encode.register_fake
+def _(x, codewords, scale):
+    return codewords.new_empty(x.size(0), *codewords.shape)
+
+
+@torch.library.custom_op('mmseg_encstdc::encode_backward', mutates_args=())
+def _encode_backward(grad: Tensor, x: Tensor, codewords: Tensor,
+                     scale: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(x.device.type, enabled=False):
+        return tiles.encode_backward(grad, x, codewords, scale)
+
+
+@_encode_backward.register_fake
+def _(grad, x, codewords, scale):
+    return (torch.empty_like(x), torch.empty_like(codewords),
+            torch.empty_like(scale))
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _gradient(ctx, grad):
+    return torch.ops.mmseg_encstdc.encode_backward(grad, *ctx.saved_tensors)
+
+
+_encode.register_autograd(_gradient, setup_context=_setup_context)
+
+
+# --- The same without the operator -------------------------------------------
+
+
+def encode_composite(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
+    """:func:`encode` of (B, D, N) as standard operators, for export."""
+    rows = x.to(codewords.dtype).transpose(1, 2)  # (B, N, D)
+    mean = codewords.mean(0)
+    rows, centred = rows - mean, codewords - mean
+    distances = (
+        rows.square().sum(2, keepdim=True) - 2 * rows @ centred.t() +
+        centred.square().sum(1))  # (B, N, K)
+    assignment = (scale * distances).softmax(2)
+    mass = assignment.sum(1).unsqueeze(2)  # (B, K, 1)
+    return assignment.transpose(1, 2) @ rows - mass * centred
 
 
 def encode_reference(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
@@ -68,8 +145,8 @@ def encode_reference(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
 
     The twin that tests compare with; too large for anything else.
     """
-    _check(x, codewords, scale)
-    rows = _as_rows(x).to(codewords.dtype)
+    check_arguments(x, codewords, scale)
+    rows = as_columns(x).transpose(1, 2).to(codewords.dtype)  # (B, N, D)
     residuals = rows.unsqueeze(2) - codewords  # (B, N, K, D)
     assignment = (scale * residuals.square().sum(3)).softmax(2)  # (B, N, K)
     return (assignment.unsqueeze(3) * residuals).sum(1)

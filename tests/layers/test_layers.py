@@ -272,3 +272,13 @@ def test_a_dropout_ratio_of_zero_is_no_layer(kind):
 def test_another_dropout_type_is_a_value_error(ratio):
     with pytest.raises(ValueError, match='dropout_type.*Dropout2d.*Dropout3d'):
         build_dropout('Dropout3d', ratio)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_still_encodes_in_single(dtype):
+    layer = Encoding(6, 3)
+    x = torch.randn(2, 6, 4, 5).to(dtype)
+    rounded = Encoding(6, 3)
+    rounded.load_state_dict(layer.to(dtype).float().state_dict())
+    expected = rounded(x.float()).to(dtype)
+    assert torch.equal(layer.to(dtype)(x), expected)
