@@ -43,8 +43,8 @@ class LoadSegAnnotations(LoadAnnotations):
 
     Args:
         num_classes (int, optional): accept only values below it and
-            ``ignore_index``, after ``reduce_zero_label`` and label maps.
-            Default: None, any value.
+            ``ignore_index``, after ``reduce_zero_label`` and label maps. The
+            tools fill it in. Default: None, any value.
         ignore_index (int): Default: 255.
         **kwargs: arguments of MMSegmentation's LoadAnnotations.
 

@@ -8,7 +8,7 @@ from ..datasets.checks import check_folders, check_pair, check_pairs_exist
 from ..datasets.transforms import LoadSegAnnotations
 from ..errors import InputError
 
-__all__ = ['check_config', 'check_data', 'datasets_of']
+__all__ = ['bind_classes', 'check_config', 'check_data', 'datasets_of']
 
 # Auxiliary heads whose channels are not the data set's classes.
 EDGE_HEADS = ('DetailHead', 'STDCHead')
@@ -36,6 +36,20 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
             _check_root(dataset)
     if training:
         _check_batch(cfg, world_size)
+
+
+def bind_classes(cfg: Config, loaders: List[str]) -> None:
+    """Tell every LoadSegAnnotations how many classes its data set has.
+
+    Labels are then checked as they are loaded; a config need not repeat the
+    number.
+    """
+    for loader in loaders:
+        for dataset in datasets_of(cfg[loader].dataset):
+            classes = _classes(dataset)
+            for transform in dataset.get('pipeline', []):
+                if classes and transform['type'] == 'LoadSegAnnotations':
+                    transform.setdefault('num_classes', len(classes))
 
 
 def check_data(cfg: Config, loaders: List[str]) -> None:
@@ -72,6 +86,12 @@ def datasets_of(config: dict) -> Iterator[dict]:
         yield config
 
 
+def _classes(dataset: dict) -> tuple:
+    """Class names of a data set's config; empty when it does not say."""
+    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
+    return {**meta, **(dataset.get('metainfo') or {})}.get('classes', ())
+
+
 def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
     yield 'model.decode_head', model.get('decode_head', {})
     auxiliary = model.get('auxiliary_head') or []
@@ -83,14 +103,12 @@ def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
 
 
 def _check_classes(model: dict, dataset: dict, loader: str) -> None:
-    kind = DATASETS.get(dataset['type'])
-    if kind is None:
+    if DATASETS.get(dataset['type']) is None:
         raise InputError(f'{loader}.dataset.type {dataset["type"]} is not '
                          'registered; is its custom_imports line there?')
-    meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    if 'classes' not in meta:
+    classes = len(_classes(dataset))
+    if not classes:
         return
-    classes = len(meta['classes'])
     for key, head in _heads(model):
         if head.get('type') in EDGE_HEADS or 'num_classes' not in head:
             continue

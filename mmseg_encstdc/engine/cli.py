@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import get_dist_info
 
 from ..errors import InputError
-from .checks import check_config, check_data
+from .checks import bind_classes, check_config, check_data
 from .distributed import start_processes
 
 __all__ = [
@@ -77,6 +77,7 @@ def prepare(args: argparse.Namespace, loaders: List[str],
     start_processes(cfg, args.launcher)
     rank, world_size = get_dist_info()
     check_config(cfg, loaders, world_size, training)
+    bind_classes(cfg, loaders)
     if rank == 0:
         check_data(cfg, loaders)
     return cfg

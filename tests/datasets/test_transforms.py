@@ -14,6 +14,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from mmseg_encstdc.datasets import ColorJitter, EnlargeToCrop, LoadSegAnnotations
+from mmseg_encstdc.engine.checks import bind_classes, datasets_of
 from mmseg_encstdc.errors import InputError
 
 STEP = 20  # in the coded images, class c has the colour STEP * c + STEP
@@ -253,9 +254,14 @@ def dataset_config(root, name):
 
 
 def pipeline_of(cfg, **changes):
-    """The training pipeline, with arguments of transforms replaced by type."""
+    """The training pipeline as the tools complete it.
+
+    Arguments of transforms are replaced by type.
+    """
+    bind_classes(cfg, ['train_dataloader'])
+    dataset = next(datasets_of(cfg.train_dataloader.dataset))
     steps = [{**step, **changes.get(step['type'], {})}
-             for step in cfg.train_pipeline]
+             for step in dataset.pipeline]
     return Compose([TRANSFORMS.build(step) for step in steps])
 
 

@@ -2,7 +2,7 @@
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 crop_size = (240, 320)
-load_label = dict(type='LoadSegAnnotations', num_classes=11)
+load_label = dict(type='LoadSegAnnotations')
 test_pipeline = [
     dict(type='LoadImageFromFile'), load_label,
     dict(type='PackSegInputs')

@@ -7,7 +7,7 @@ _base_ = './camvid.py'
 crop_size = (240, 320)
 train_pipeline = [
     dict(type='LoadSegImage'),
-    dict(type='LoadSegAnnotations', num_classes=11),
+    dict(type='LoadSegAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomChoice',

@@ -7,7 +7,7 @@ data_root = 'data/cityscapes'
 base_size, crop_size = 1024, (768, 768)
 train_pipeline = [
     dict(type='LoadSegImage'),
-    dict(type='LoadSegAnnotations', num_classes=19),
+    dict(type='LoadSegAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomResize',
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='PackSegInputs')
 ]
-load_label = dict(type='LoadSegAnnotations', num_classes=19)
+load_label = dict(type='LoadSegAnnotations')
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(base_size, base_size), keep_ratio=True),

@@ -2,7 +2,7 @@
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 crop_size = (512, 1024)
-load_label = dict(type='LoadSegAnnotations', num_classes=19)
+load_label = dict(type='LoadSegAnnotations')
 train_pipeline = [
     dict(type='LoadSegImage'),
     load_label,

@@ -1,7 +1,7 @@
 # Scenes, the generated demo set: 14 classes, images of about 180 x 230.
 dataset_type = 'ScenesDataset'
 data_root = 'data/scenes'
-load_label = dict(type='LoadSegAnnotations', num_classes=14)
+load_label = dict(type='LoadSegAnnotations')
 test_pipeline = [
     dict(type='LoadImageFromFile'), load_label,
     dict(type='PackSegInputs')

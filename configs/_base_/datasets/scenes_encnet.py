@@ -4,7 +4,7 @@ _base_ = './scenes.py'
 crop_size = (128, 160)
 train_pipeline = [
     dict(type='LoadSegImage'),
-    dict(type='LoadSegAnnotations', num_classes=14),
+    dict(type='LoadSegAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomResize',
