@@ -118,7 +118,7 @@ def main() -> None:
         iters = max(int((60 * args.minutes - start) / each), 1)
     command = train(args, work, iters)
     seconds = run(command)
-    checkpoint = ROOT / work / f'iter_{iters}.pth'
+    checkpoint = work / f'iter_{iters}.pth'
     figures = dict(
         config=args.config,
         iterations=iters,

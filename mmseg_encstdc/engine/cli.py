@@ -68,8 +68,6 @@ def check_checkpoint(path: str) -> None:
 def prepare(args: argparse.Namespace, loaders: List[str],
             training: bool = False) -> Config:
     """The config of a run, checked against itself and against its data."""
-    for message in NOISE:
-        warnings.filterwarnings('ignore', message)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
@@ -107,8 +105,11 @@ def one_line_errors() -> Iterator[None]:
     """End the program with one line for errors that the user can mend.
 
     An error from a data worker arrives as the worker's whole traceback; its
-    last line is the message.
+    last line is the message. Warnings that ask nothing of the user are left
+    out.
     """
+    for message in NOISE:
+        warnings.filterwarnings('ignore', message)
     try:
         yield
     except InputError as error:
