@@ -1,6 +1,6 @@
 # make demo   set up, generate Scenes, train two networks, print a table
 # make test   set up and run the tests
-# TORCH=... chooses another build of PyTorch, VENV=... another environment.
+# TORCH=... are the words that pip gets for PyTorch, VENV=... the environment.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
@@ -22,7 +22,7 @@ setup: $(VENV)/.stack
 
 $(VENV)/.stack: requirements/stack.txt requirements/libraries.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) "$(TORCH)"
+	$(PIP) $(TORCH)
 	$(PIP) -r requirements/libraries.txt
 	$(PIP) --no-deps -r requirements/stack.txt
 	touch $@
