@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     import numpy as np
+    from mmengine.config import DictAction
     from mmengine.registry import init_default_scope
     from mmseg.registry import DATASETS
     from prettytable import PrettyTable
@@ -28,7 +29,8 @@ LOADERS = ['train_dataloader', 'val_dataloader']
 
 def check(config: dict) -> None:
     """Read one data set whole and print its class frequencies."""
-    dataset = DATASETS.build({**config, 'pipeline': []})
+    dataset = DATASETS.build(
+        {**config, 'pipeline': [], 'serialize_data': False})
     name, classes = type(dataset).__name__, dataset.metainfo['classes']
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     check_pairs_exist(name, samples)
@@ -50,8 +52,10 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args()
     with cli.one_line_errors():
-        cfg = cli.load_config(parser.parse_args().config)
+        cfg = cli.load_config(args.config, args.cfg_options)
         init_default_scope('mmseg')
         check_config(cfg, LOADERS)
         for loader in LOADERS:

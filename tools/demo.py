@@ -68,7 +68,7 @@ def run_network(name: str, config: str, data: str, out: Path,
     for loader in (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader):
         loader.dataset.data_root = data
-    if max_iters:
+    if max_iters is not None:
         stretch_schedule(cfg, max_iters)
     cfg.work_dir = str(out / config)
     cfg.log_level = 'WARNING'
@@ -186,10 +186,15 @@ def main() -> None:
     args = parse_args()
     data, out = Path(args.data), Path(args.out)
     with cli.one_line_errors():
+        cli.check_writable(str(out))
         if not osp.exists(data / 'scenes.json'):
-            subprocess.run(
-                [sys.executable, str(ROOT / 'tools' / 'make_scenes.py'),
-                 str(data)], check=True)
+            made = subprocess.run([
+                sys.executable,
+                str(ROOT / 'tools' / 'make_scenes.py'),
+                str(data)
+            ])
+            if made.returncode:  # it has said why
+                sys.exit(made.returncode)
         MMLogger.get_instance('demo', log_level=logging.WARNING)
         results = {
             MAJORITY: dict(scores=majority(data), train_seconds=None)

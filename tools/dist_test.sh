@@ -11,6 +11,13 @@ config=$1
 checkpoint=$2
 processes=$3
 shift 3
+for file in "$config" "$checkpoint"; do
+    if [ ! -f "$file" ]; then echo "error: $file does not exist" >&2; exit 1; fi
+done
+if [[ ! $processes =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: PROCESSES must be a number from 1 up, got $processes" >&2
+    exit 1
+fi
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \

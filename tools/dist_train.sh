@@ -9,6 +9,13 @@ fi
 config=$1
 processes=$2
 shift 2
+for file in "$config"; do
+    if [ ! -f "$file" ]; then echo "error: $file does not exist" >&2; exit 1; fi
+done
+if [[ ! $processes =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: PROCESSES must be a number from 1 up, got $processes" >&2
+    exit 1
+fi
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \

@@ -10,12 +10,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     import cv2
+    import mmcv
     import numpy as np
     import torch
     from rich.progress import track
 
     from mmseg_encstdc.engine import cli  # first: makes mmseg importable
     from mmseg.apis import inference_model, init_model  # isort: skip
+    from mmseg_encstdc.datasets.checks import DECODE_ERRORS, unreadable
     from mmseg_encstdc.errors import InputError
     from mmseg_encstdc.visualization import legend, overlay
 except ImportError as error:
@@ -43,8 +45,22 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_images(sources) -> list:
+def load_model(args: argparse.Namespace):
+    """The config's network with the checkpoint's weights."""
+    cli.read_checkpoint(args.checkpoint)
+    cfg = cli.load_config(args.config)
+    with cli.blamed_on(f'--device {args.device}',
+                       (RuntimeError, AssertionError)):
+        torch.zeros(1, device=args.device)
+    model = init_model(cfg, args.checkpoint, device=args.device)
+    cli.check_fits(model, args.checkpoint)
+    return model
+
+
+def find_images(sources, out: Path) -> list:
     """(image, path of the outputs without suffix) of files and folders.
+
+    What lies below ``out`` was written by this tool and is left out.
 
     Raises:
         InputError: when a source does not exist, a folder holds no image, or
@@ -57,7 +73,9 @@ def find_images(sources) -> list:
             continue
         inside = sorted(
             path for path in source.rglob('*')
-            if path.suffix.lower() in SUFFIXES) if source.is_dir() else []
+            if path.suffix.lower() in SUFFIXES and path.is_file()
+            and out.resolve() not in path.resolve().parents
+        ) if source.is_dir() else []
         if not inside:
             state = 'holds no image' if source.is_dir() else 'does not exist'
             raise InputError(f'{source} {state}; give images or folders with '
@@ -75,10 +93,12 @@ def find_images(sources) -> list:
 def predict(model, image_path: Path, out: Path, stem: Path, opacity: float,
             with_legend: bool) -> None:
     """Write the label map and the overlay of one image."""
-    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    try:
+        image = mmcv.imread(image_path)
+    except DECODE_ERRORS as error:
+        raise unreadable('image', image_path, error) from error
     if image is None:
-        raise InputError(f'image {image_path} cannot be read; restore the '
-                         'file or remove it')
+        raise unreadable('image', image_path, OSError('no image'))
     result = inference_model(model, image)
     label = result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
     classes, palette = (model.dataset_meta[key]
@@ -101,11 +121,12 @@ def write(path: Path, picture: np.ndarray) -> None:
 def main() -> None:
     args = parse_args()
     with cli.one_line_errors():
-        cli.check_checkpoint(args.checkpoint)
-        images = find_images(args.source)
-        cfg = cli.load_config(args.config)
-        model = init_model(cfg, args.checkpoint, device=args.device)
+        if not 0 <= args.opacity <= 1:
+            raise InputError(f'--opacity must be in [0, 1], got {args.opacity}')
         out = Path(args.out)
+        cli.check_writable(args.out)
+        images = find_images(args.source, out)
+        model = load_model(args)
         for path, stem in track(images, description='predicting'):
             predict(model, path, out, stem, args.opacity, args.legend)
         print(f'{len(images)} label maps and overlays are in {out}')

@@ -10,6 +10,10 @@ partition=$1
 job=$2
 config=$3
 shift 3
+if ! command -v srun > /dev/null; then
+    echo 'error: srun is not on PATH; this script needs a Slurm cluster' >&2
+    exit 1
+fi
 gpus=${GPUS:-4}
 per_node=${GPUS_PER_NODE:-4}
 if [ "$gpus" -lt "$per_node" ]; then per_node=$gpus; fi

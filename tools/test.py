@@ -6,9 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    from mmengine.runner import Runner
-
-    from mmseg_encstdc.engine import cli
+    from mmseg_encstdc.engine import cli, stop_processes
     from mmseg_encstdc.errors import InputError
 except ImportError as error:
     sys.exit(f'error: {error}')
@@ -37,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 
 def apply(args: argparse.Namespace, cfg) -> None:
     """Turn the flags of this tool into config values."""
-    cli.check_checkpoint(args.checkpoint)
+    cli.read_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.mode:
         cli.use_mode(cfg, args.mode)
@@ -46,6 +44,8 @@ def apply(args: argparse.Namespace, cfg) -> None:
             raise InputError('--tta needs tta_pipeline in the config')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    for folder in filter(None, (args.out, args.show_dir)):
+        cli.check_writable(folder)
     if args.out:
         write_predictions(cfg.test_evaluator, args.out)
     if args.show_dir:
@@ -69,7 +69,10 @@ def main() -> None:
     with cli.one_line_errors():
         cfg = cli.prepare(args, ['test_dataloader'])
         apply(args, cfg)
-        Runner.from_cfg(cfg).test()
+        runner = cli.build_runner(cfg)
+        cli.check_fits(runner.model, args.checkpoint)
+        runner.test()
+        stop_processes()
 
 
 if __name__ == '__main__':

@@ -6,9 +6,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    from mmengine.runner import Runner
+    from mmengine.runner import find_latest_checkpoint
 
-    from mmseg_encstdc.engine import cli, stretch_schedule
+    from mmseg_encstdc.engine import (
+        ForgetForeignBest,
+        cli,
+        stop_processes,
+        stretch_schedule,
+    )
     from mmseg_encstdc.errors import InputError
 except ImportError as error:
     sys.exit(f'error: {error}')
@@ -43,10 +48,12 @@ def apply(args: argparse.Namespace, cfg) -> None:
             raise InputError('--auto-scale-lr needs '
                              'auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.resume == 'auto':
+    if args.resume:
         cfg.resume = True
-    elif args.resume:
-        cfg.resume, cfg.load_from = True, args.resume
+        if args.resume != 'auto':
+            cfg.load_from = args.resume
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        cli.read_checkpoint(cfg.load_from)
 
 
 def use_amp(cfg) -> None:
@@ -68,7 +75,14 @@ def main() -> None:
         cfg = cli.prepare(
             args, ['train_dataloader', 'val_dataloader'], training=True)
         apply(args, cfg)
-        Runner.from_cfg(cfg).train()
+        runner = cli.build_runner(cfg)
+        if args.resume:
+            path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
+            if path:
+                cli.check_fits(runner.model, path)
+            runner.register_hook(ForgetForeignBest())
+        runner.train()
+        stop_processes()
 
 
 if __name__ == '__main__':

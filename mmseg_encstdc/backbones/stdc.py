@@ -17,6 +17,8 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 __all__ = ['STDCContextPathNet', 'STDCNet']
 
 # Stage i of the backbone works at stride STAGE_STRIDES[i].
@@ -68,8 +70,8 @@ class STDCNet(StockSTDCNet):
         if len(channels) != len(STAGE_STRIDES):
             raise ValueError('channels must name the channels of 5 stages, '
                              f'got {tuple(channels)}')
-        check_strides('out_strides', out_strides, STAGE_STRIDES)
-        if not out_strides:
+        strides = check_strides('out_strides', out_strides, STAGE_STRIDES)
+        if not strides:
             raise ValueError('out_strides must name at least one of '
                              f'{STAGE_STRIDES}')
         super().__init__(
@@ -83,7 +85,7 @@ class STDCNet(StockSTDCNet):
             with_final_conv=with_final_conv,
             pretrained=pretrained,
             init_cfg=init_cfg)
-        self.out_strides = tuple(out_strides)
+        self.out_strides = strides
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Maps (B, C_i, H / s, W / s), one for each s of ``out_strides``."""
@@ -132,7 +134,8 @@ class STDCContextPathNet(BaseModule):
                  init_cfg: Optional[dict] = None,
                  detail_strides: Sequence[int] = ()):
         super().__init__(init_cfg)
-        check_strides('detail_strides', detail_strides, (2, 4))
+        detail_strides = check_strides('detail_strides', detail_strides,
+                                       (2, 4))
         if 'out_strides' in backbone_cfg:
             raise ValueError('leave backbone_cfg.out_strides out; '
                              'detail_strides adds strides 2 and 4')
@@ -194,19 +197,20 @@ class STDCContextPathNet(BaseModule):
         if isinstance(norm, nn.SyncBatchNorm) and _world_size() > 1:
             return
         if norm.training:
-            raise ValueError(
+            raise InputError(
                 'STDCContextPathNet cannot train on a batch of 1: its batch '
                 'norms on 1 x 1 context maps would see one value a channel. '
                 'Set train_dataloader.batch_size to 2 or more')
 
 
 def check_strides(name: str, strides: Sequence[int],
-                  accepted: Sequence[int]) -> None:
-    """Raise ValueError unless ``strides`` are distinct and accepted."""
-    strides = tuple(strides)
+                  accepted: Sequence[int]) -> Tuple[int, ...]:
+    """``strides`` as a tuple; ValueError unless distinct and accepted."""
+    strides = (strides, ) if isinstance(strides, int) else tuple(strides)
     if not set(strides) <= set(accepted) or len(set(strides)) < len(strides):
         raise ValueError(f'{name} must be distinct values out of '
                          f'{tuple(accepted)}, got {strides}')
+    return strides
 
 
 def _world_size() -> int:

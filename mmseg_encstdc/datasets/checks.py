@@ -4,7 +4,7 @@ from typing import Iterable, Optional
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 
@@ -91,18 +91,25 @@ def check_size(image_path: str, image_hw, label_path: str, label_hw) -> None:
             'be equal, resize labels with nearest neighbour only')
 
 
-def check_label_format(path: str) -> None:
-    """Raise InputError unless a local file holds one 8-bit id a pixel.
+def check_label_format(path: str) -> Optional[tuple]:
+    """(height, width) of a local file with one 8-bit id a pixel.
 
     MMSegmentation would take 16-bit ids modulo 256.
+
+    Returns:
+        tuple: None for what is no local file.
+
+    Raises:
+        InputError: for pixels of another format.
     """
     if not os.path.isfile(path):
-        return
+        return None
     with Image.open(path) as file:
         if file.mode not in LABEL_MODES:
             raise InputError(
                 f'label {path} has pixels of format {file.mode}; accepted is '
                 'one 8-bit class id a pixel, convert it')
+        return file.size[::-1]
 
 
 def check_label_values(path: str,
@@ -130,6 +137,8 @@ def check_pair(sample: dict) -> None:
         try:
             with Image.open(sample[key]) as file:
                 file.load()
+                if kind == 'image':  # as the loader turns photographs
+                    file = ImageOps.exif_transpose(file)
                 sizes.append(file.size[::-1])
         except DECODE_ERRORS as error:
             raise unreadable(kind, sample[key], error) from error

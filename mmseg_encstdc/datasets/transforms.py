@@ -70,11 +70,13 @@ class LoadSegAnnotations(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
         try:
-            check_label_format(path)
+            size = check_label_format(path)
             super()._load_seg_map(results)
         except DECODE_ERRORS as error:
             raise unreadable('label', path, error) from error
         label = results['gt_seg_map']
+        if size and label.ndim < 2:  # mmseg squeezes sides of one pixel
+            label = results['gt_seg_map'] = label.reshape(size)
         if 'ori_shape' in results:
             check_size(results['img_path'], results['ori_shape'][:2], path,
                        label.shape[:2])

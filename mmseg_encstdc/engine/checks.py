@@ -52,13 +52,14 @@ def bind_classes(cfg: Config, loaders: List[str]) -> None:
                     transform.setdefault('num_classes', len(classes))
 
 
-def check_data(cfg: Config, loaders: List[str]) -> None:
+def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
     """Look for missing pairs, and read up to 500 of them whole.
 
     Raises:
-        InputError: naming the file at fault.
+        InputError: naming the file at fault, or a batch that no epoch fills.
     """
     for loader in loaders:
+        total = 0
         for config in datasets_of(cfg[loader].dataset):
             # Unserialized, because MMEngine cannot serialize an empty set.
             dataset = DATASETS.build(
@@ -68,11 +69,23 @@ def check_data(cfg: Config, loaders: List[str]) -> None:
                 name, (dataset.get_data_info(i) for i in range(len(dataset))))
             classes = dataset.metainfo.get('classes')
             load = LoadSegAnnotations(len(classes) if classes else None)
+            total += count
             for i in range(0, count, -(-count // SAMPLE)):
                 sample = dataset.get_data_info(i)
                 if sample.get('seg_map_path'):
                     check_pair(sample)
                     load(sample)
+        _check_epoch(cfg[loader], loader, total // world_size)
+
+
+def _check_epoch(loader: dict, name: str, images: int) -> None:
+    """With the last batch dropped, an epoch needs one full batch."""
+    endless = loader.get('sampler', {}).get('type') == 'InfiniteSampler'
+    batch = loader.get('batch_size', 1)
+    if loader.get('drop_last') and not endless and images < batch:
+        raise InputError(
+            f'{name}.batch_size is {batch}, but each process has {images} '
+            'images, and an incomplete batch is dropped; lower batch_size')
 
 
 def datasets_of(config: dict) -> Iterator[dict]:
@@ -123,8 +136,10 @@ def _check_root(dataset: dict) -> None:
     prefixes = (dataset.get('data_prefix') or {}).values()
     check_folders(
         dataset['type'],
-        [dataset.get('data_root')] +
-        [_join(dataset.get('data_root'), prefix) for prefix in prefixes])
+        [dataset.get('data_root')] + [
+            _join(dataset.get('data_root'), path)
+            for path in (*prefixes, dataset.get('ann_file'))
+        ])
 
 
 def _join(root, path):

@@ -3,26 +3,34 @@ import argparse
 import os
 import os.path as osp
 import sys
+import tempfile
 import warnings
 from contextlib import contextmanager
 from typing import Iterator, List, Optional
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_dist_info
+from mmengine.runner import Runner
+from torch import nn
 
 from ..errors import InputError
 from .checks import bind_classes, check_config, check_data
 from .distributed import start_processes
 
 __all__ = [
-    'add_common_arguments', 'check_checkpoint', 'load_config',
-    'one_line_errors', 'prepare', 'use_mode'
+    'add_common_arguments', 'build_runner', 'check_fits', 'check_writable',
+    'load_config', 'one_line_errors', 'prepare', 'read_checkpoint', 'use_mode'
 ]
 
 # Warnings that ask nothing of the user: of sizes that align_corners=True, which
 # is meant, does not align; of mmseg's own calls; of pictures nobody asked for.
 NOISE = ('When align_corners=True', '``build_loss`` would be deprecated',
          'The draw is False')
+
+# What a wrong value in a config raises, here or in a library below.
+CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
+                 KeyError, OSError, SyntaxError, TypeError, ValueError)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,22 +55,93 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     """A config file with overrides merged in.
 
     Raises:
-        InputError: when there is no such file.
+        InputError: when there is no such file, or it is no experiment.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist; those of this '
                          'project are in configs/')
-    config = Config.fromfile(path)
-    if options:
-        config.merge_from_dict(options)
+    with blamed_on(f'config {path}', CONFIG_ERRORS):
+        config = Config.fromfile(path)
+    with blamed_on('--cfg-options', CONFIG_ERRORS):
+        config.merge_from_dict(options or {})
+    for key in ('model', 'test_dataloader'):
+        if not isinstance(config.get(key), dict):
+            raise InputError(f'config {path} has no {key}; give a whole '
+                             'experiment, not one of its bases')
     return config
 
 
-def check_checkpoint(path: str) -> None:
-    """Raise InputError unless the file exists."""
+def build_runner(cfg: Config) -> Runner:
+    """MMEngine's runner of a config.
+
+    Raises:
+        InputError: when something in the config cannot be built.
+    """
+    with blamed_on(f'config of {cfg.work_dir}', CONFIG_ERRORS):
+        return Runner.from_cfg(cfg)
+
+
+def read_checkpoint(path: str) -> dict:
+    """A checkpoint of MMEngine.
+
+    Raises:
+        InputError: when the file does not exist, is damaged or foreign.
+    """
     if not osp.isfile(path):
         raise InputError(f'checkpoint {path} does not exist; training writes '
                          'it to the work dir')
+    with blamed_on(f'checkpoint {path} cannot be read', (Exception, )):
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    if not isinstance(checkpoint, dict) or not all(
+            isinstance(checkpoint.get(k), dict) for k in ('state_dict', 'meta')):
+        raise InputError(f'{path} is no checkpoint of MMEngine: it needs the '
+                         'dictionaries state_dict and meta')
+    return checkpoint
+
+
+def check_fits(model: nn.Module, path: str) -> None:
+    """Compare a model with a checkpoint; MMEngine would only warn.
+
+    Auxiliary heads may differ: evaluation does not run them.
+
+    Raises:
+        InputError: naming the first weight that is missing or of another
+            shape.
+    """
+    while hasattr(model, 'module'):  # test-time augmentation, distribution
+        model = model.module
+    state = read_checkpoint(path)['state_dict']
+    wrong = [
+        key for key, value in model.state_dict().items()
+        if not key.startswith('auxiliary_head')
+        and not key.endswith('num_batches_tracked') and
+        (key not in state or state[key].shape != value.shape)
+    ]
+    if wrong:
+        raise InputError(
+            f'checkpoint {path} does not fit the config: {len(wrong)} weights '
+            f'are missing or of another shape, the first is {wrong[0]}; give '
+            'the config that it was trained with')
+
+
+def check_writable(folder: str) -> None:
+    """Make a folder for output, or raise InputError."""
+    with blamed_on(f'folder {folder} cannot be written', (OSError, )):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def blamed_on(what: str, kinds: tuple) -> Iterator[None]:
+    """Turn errors of other libraries into one line about the input."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        line = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise InputError(f'{what}: {type(error).__name__}: {line}') from error
 
 
 def prepare(args: argparse.Namespace, loaders: List[str],
@@ -74,10 +153,12 @@ def prepare(args: argparse.Namespace, loaders: List[str],
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
     start_processes(cfg, args.launcher)
     rank, world_size = get_dist_info()
+    loaders = [name for name in loaders if cfg.get(name) is not None]
+    check_writable(cfg.work_dir)
     check_config(cfg, loaders, world_size, training)
     bind_classes(cfg, loaders)
     if rank == 0:
-        check_data(cfg, loaders)
+        check_data(cfg, loaders, world_size)
     return cfg
 
 
@@ -106,13 +187,15 @@ def one_line_errors() -> Iterator[None]:
 
     An error from a data worker arrives as the worker's whole traceback; its
     last line is the message. Warnings that ask nothing of the user are left
-    out.
+    out. MMSEG_ENCSTDC_TRACEBACK=1 shows where an error came from.
     """
     for message in NOISE:
         warnings.filterwarnings('ignore', message)
     try:
         yield
     except InputError as error:
+        if os.environ.get('MMSEG_ENCSTDC_TRACEBACK') == '1':
+            raise
         line = str(error).strip().splitlines()[-1]
         sys.exit('error: ' + line.split('InputError: ', 1)[-1])
     except AssertionError as error:  # mmcv's loader, which names the file

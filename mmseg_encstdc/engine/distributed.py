@@ -12,7 +12,7 @@ from torch import nn
 from .. import compat
 from ..errors import InputError
 
-__all__ = ['CPUDistributedDataParallel', 'start_processes']
+__all__ = ['CPUDistributedDataParallel', 'start_processes', 'stop_processes']
 
 
 class CPUDistributedDataParallel(MMDistributedDataParallel):
@@ -78,6 +78,16 @@ def start_processes(cfg: Config, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['type'] = 'CPUDistributedDataParallel'
     cfg.model_wrapper_cfg = wrapper
+
+
+def stop_processes() -> None:
+    """Leave the process group together, if there is one.
+
+    A gloo process that ends while another still talks to it aborts.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _export(rank: str, world_size: str, local_rank: str) -> None:

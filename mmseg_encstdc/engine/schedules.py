@@ -5,6 +5,8 @@ from mmengine.config import Config
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 
+from ..errors import InputError
+
 __all__ = ['ExponentialWarmup', 'stretch_schedule']
 
 
@@ -59,19 +61,19 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
         max_iters (int): new length, at least 1.
 
     Raises:
-        ValueError: when the schedule counts epochs.
+        InputError: when the schedule counts epochs, or max_iters is below 1.
     """
     old = cfg.train_cfg.get('max_iters')
     if old is None:
-        raise ValueError('--max-iters needs a schedule in iterations; set '
+        raise InputError('--max-iters needs a schedule in iterations; set '
                          'train_cfg.max_epochs with --cfg-options instead')
     if max_iters < 1:
-        raise ValueError(f'--max-iters must be at least 1, got {max_iters}')
+        raise InputError(f'--max-iters must be at least 1, got {max_iters}')
 
     def scaled(steps: int) -> int:
         return max(1, round(steps * max_iters / old))
 
-    for scheduler in cfg.param_scheduler:
+    for scheduler in cfg.get('param_scheduler') or []:
         begin = scaled(scheduler['begin']) if scheduler.get('begin') else 0
         scheduler.begin = begin
         scheduler.end = max(scaled(scheduler['end']), begin + 1)

@@ -11,6 +11,8 @@ from mmengine.logging import MMLogger, print_log
 from PIL import Image
 from prettytable import PrettyTable
 
+from ..errors import InputError
+
 __all__ = ['ConfusionMetric', 'measures']
 
 
@@ -84,6 +86,7 @@ class ConfusionMetric(BaseMetric):
         self.ignore_index = ignore_index
         self.output_dir = output_dir
         self.format_only = format_only
+        self._written = {}  # stem -> image, to notice two of one name
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the pixels of each (label, prediction), image by image."""
@@ -160,6 +163,11 @@ class ConfusionMetric(BaseMetric):
         if sample.get('reduce_zero_label', False):
             ids = ids + 1  # back to the ids of the files
         stem = osp.splitext(osp.basename(sample['img_path']))[0]
+        first = self._written.setdefault(stem, sample['img_path'])
+        if first != sample['img_path']:
+            raise InputError(
+                f'{first} and {sample["img_path"]} would both be written to '
+                f'{stem}.png; evaluate their folders apart')
         Image.fromarray(ids).save(osp.join(self.output_dir, f'{stem}.png'))
 
     @staticmethod

@@ -37,6 +37,9 @@ class DetailHead(SegHead):
             threshold=0.5,  # unused; spares a warning of the parent
             loss_decode=loss_decode,
             **kwargs)
+        if not hasattr(self.loss_decode, 'components'):
+            raise ValueError('DetailHead.loss_decode must be one loss with a '
+                             'components method, such as DetailAggregateLoss')
 
     def loss_by_feat(self, seg_logits: Tensor,
                      batch_data_samples: List) -> dict:

@@ -44,6 +44,10 @@ class EncHead(StockEncHead):
                  code_reduction: str = 'mean',
                  dropout_type: str = 'Dropout2d',
                  **kwargs):
+        if use_se_loss and kwargs.get('num_classes') == 1 and (
+                loss_se_decode.get('type') == 'CrossEntropyLoss'):
+            raise ValueError('with num_classes=1, loss_se_decode must be '
+                             "dict(type='SemanticEncodingLoss')")
         super().__init__(
             num_codes=num_codes,
             use_se_loss=use_se_loss,

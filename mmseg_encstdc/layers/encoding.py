@@ -19,10 +19,16 @@ class Encoding(nn.Module):
     Args:
         channels (int): D, channels of the features.
         num_codes (int): K, number of codewords.
+
+    Raises:
+        ValueError: when either is below 1.
     """
 
     def __init__(self, channels: int, num_codes: int):
         super().__init__()
+        if channels < 1 or num_codes < 1:
+            raise ValueError('channels and num_codes must be at least 1, got '
+                             f'{channels} and {num_codes}')
         self.channels, self.num_codes = channels, num_codes
         bound = (num_codes * channels)**-0.5
         self.codewords = nn.Parameter(

@@ -39,6 +39,9 @@ class BinaryDiceLoss(DecodeLoss):
         smooth (float): Default: 1.
         loss_weight (float): Default: 1.0.
         loss_name (str): Default: 'loss_bdice'.
+
+    Raises:
+        ValueError: when ``smooth`` is not positive.
     """
 
     def __init__(self,
@@ -46,6 +49,8 @@ class BinaryDiceLoss(DecodeLoss):
                  loss_weight: float = 1.0,
                  loss_name: str = 'loss_bdice'):
         super().__init__(loss_weight, loss_name)
+        if smooth <= 0:
+            raise ValueError(f'smooth must be positive, got {smooth}')
         self.smooth = smooth
 
     def forward(self,

@@ -44,20 +44,13 @@ class ChipEncoderDecoder(EncoderDecoder):
     All resizing here is bilinear with align_corners=True, as the authors'.
 
     Raises:
-        ValueError: for an unknown ``protocol`` or a missing key of 'chip'.
+        ValueError: for a missing or wrong key of mode 'chip'.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        cfg = self.test_cfg or {}
-        if cfg.get('mode') == 'chip':
-            missing = {'protocol', 'crop_size', 'stride_rate'} - set(cfg)
-            if missing:
-                raise ValueError("test_cfg of mode 'chip' needs "
-                                 f'{", ".join(sorted(missing))}')
-            if cfg.protocol not in PROTOCOLS:
-                raise ValueError('test_cfg.protocol must be one of '
-                                 f'{sorted(PROTOCOLS)}, got {cfg.protocol!r}')
+        if (self.test_cfg or {}).get('mode') == 'chip':
+            check_chip_config(self.test_cfg)
 
     def inference(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
         """Logits or scores (B, C, H, W) of normalised images (B, 3, H, W)."""
@@ -67,7 +60,7 @@ class ChipEncoderDecoder(EncoderDecoder):
         if scale == 1:
             return super().inference(inputs, batch_img_metas)
         size = inputs.shape[2:]
-        small = _resize(inputs, [int(side * scale) for side in size])
+        small = _resize(inputs, chip_size(size, scale))
         metas = [
             dict(ori_shape=meta['ori_shape'], img_shape=small.shape[2:])
             for meta in batch_img_metas
@@ -136,6 +129,26 @@ class ChipEncoderDecoder(EncoderDecoder):
         return F.pad(image - black, margins) + black, top, left
 
 
+def check_chip_config(cfg: dict) -> None:
+    """Raise ValueError unless ``cfg`` says all that mode 'chip' needs."""
+    missing = {'protocol', 'crop_size', 'stride_rate'} - set(cfg)
+    if missing:
+        raise ValueError("test_cfg of mode 'chip' needs "
+                         f'{", ".join(sorted(missing))}')
+    if cfg['protocol'] not in PROTOCOLS:
+        raise ValueError('test_cfg.protocol must be one of '
+                         f'{sorted(PROTOCOLS)}, got {cfg["protocol"]!r}')
+    crop, rate = cfg['crop_size'], cfg['stride_rate']
+    if not isinstance(crop, int) or crop < 1:
+        raise ValueError('test_cfg.crop_size must be the side of a square '
+                         f'crop in pixels, got {crop!r}')
+    if not 1 <= crop * rate <= crop:
+        raise ValueError('test_cfg.stride_rate must be between 1 / crop_size '
+                         f'and 1, or pixels stay unscored; got {rate}')
+    if not cfg.get('scales', (1., )):
+        raise ValueError('test_cfg.scales must name at least one scale')
+
+
 def chip_size(size: Sequence[int],
               scale: float,
               base_size: Optional[int] = None) -> List[int]:
@@ -148,11 +161,12 @@ def chip_size(size: Sequence[int],
             proportion; without it both sides are scaled and cut to integers.
     """
     if base_size is None:
-        return [int(side * scale) for side in size]
+        return [max(int(side * scale), 1) for side in size]
     longer = max(size)
     target = math.ceil(base_size * scale)
     return [
-        target if side == longer else int(side * target / longer + 0.5)
+        target if side == longer else max(
+            int(side * target / longer + 0.5), 1)
         for side in size
     ]
 
