@@ -1,4 +1,7 @@
-"""Write a measurement with everything needed to repeat it."""
+"""Write a measurement with everything needed to repeat it.
+
+python benchmarks/record.py NAME FILE.json takes the figures from a file.
+"""
 import json
 import platform
 import shlex
@@ -55,3 +58,7 @@ def write(name: str, figures: dict) -> Path:
     path = RESULTS / f'{name}.json'
     path.write_text(json.dumps(record, indent=1) + '\n')
     return path
+
+
+if __name__ == '__main__':
+    write(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))

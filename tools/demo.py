@@ -72,6 +72,7 @@ def run_network(name: str, config: str, data: str, out: Path,
         stretch_schedule(cfg, max_iters)
     cfg.work_dir = str(out / config)
     cfg.log_level = 'WARNING'
+    cfg.visualizer.name = config  # each runner has its own
     cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
     cfg.test_evaluator[0].output_dir = str(out / config / 'labels')
     cfg.experiment_name = f'{config}_{time.time():.0f}'

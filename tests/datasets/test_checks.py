@@ -202,3 +202,25 @@ def test_a_label_of_three_channels_is_not_taken_for_class_ids(tmp_path):
     colours = np.zeros((4, 6, 3), np.uint8)  # black, "class 0", in any channel
     Image.fromarray(colours).save(tmp_path / 'a.png')
     assert str(tmp_path / 'a.png') in error_of(load, sample, num_classes=4)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5), (5, 1)])
+def test_sides_of_one_pixel_are_kept(tmp_path, size):
+    image, label = tmp_path / 'a.jpg', tmp_path / 'b.png'
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(image)
+    Image.fromarray(np.zeros(size, np.uint8)).save(label)
+    sample = dict(img_path=str(image), seg_map_path=str(label), label_map=None,
+                  reduce_zero_label=False, seg_fields=[], ori_shape=size)
+    checks.check_pair(sample)
+    loaded = LoadSegAnnotations(num_classes=3)(sample)
+    assert loaded['gt_seg_map'].shape == size
+
+
+def test_a_photograph_that_was_turned_is_compared_as_it_is_loaded(tmp_path):
+    image, label = tmp_path / 'a.jpg', tmp_path / 'b.png'
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: a quarter turn
+    Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(image, exif=turned)
+    Image.fromarray(np.zeros((8, 4), np.uint8)).save(label)
+    sample = dict(img_path=str(image), seg_map_path=str(label))
+    assert checks.check_pair(sample) is None

@@ -400,3 +400,12 @@ def test_only_the_first_process_writes_the_measures(two_processes):
     _, folder = two_processes
     assert (folder / '5_0' / 'metrics.json').exists()
     assert not (folder / '5_1' / 'metrics.json').exists()
+
+
+def test_two_images_of_one_name_are_not_written_over_each_other(tmp_path):
+    metric = metric_of(2, output_dir=str(tmp_path))
+    one = np.zeros((2, 2), np.int64)
+    metric.process({}, [sample_of(one, one, img_path='a/same.jpg')])
+    metric.process({}, [sample_of(one, one, img_path='a/same.jpg')])  # next epoch
+    with pytest.raises(ValueError, match='a/same.jpg and b/same.jpg'):
+        metric.process({}, [sample_of(one, one, img_path='b/same.jpg')])

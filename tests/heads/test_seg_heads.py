@@ -209,3 +209,8 @@ def test_the_registry_builds_the_detail_head():
 def test_the_detail_head_warns_of_nothing(recwarn):
     DetailHead(6, 8)
     assert not [w for w in recwarn if 'threshold' in str(w.message)]
+
+
+def test_the_detail_head_refuses_a_loss_without_components():
+    with pytest.raises(ValueError, match='components method'):
+        DetailHead(in_channels=6, loss_decode=dict(type='BinaryDiceLoss'))

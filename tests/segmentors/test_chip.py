@@ -379,3 +379,19 @@ def test_sizes_of_an_ade20k_image_are_the_authors():
     sizes = [chip_size((512, 683), s, 520) for s in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
     assert sizes == [[195, 260], [292, 390], [390, 520], [487, 650], [585, 780],
                      [682, 910]]
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(stride_rate=1.5), 'stride_rate must be between'),
+    (dict(stride_rate=0), 'stride_rate must be between'),
+    (dict(crop_size=(8, 8)), 'crop_size must be the side'),
+    (dict(scales=()), 'scales must name at least one'),
+])
+def test_a_protocol_that_would_leave_pixels_unscored_is_refused(change, message):
+    cfg = dict(mode='chip', protocol='stdc', crop_size=8, stride_rate=0.5)
+    with pytest.raises(ValueError, match=message):
+        build('ChipEncoderDecoder', **{**cfg, **change})
+
+
+def test_an_image_of_one_pixel_survives_every_scale():
+    assert chip_size((1, 1), 0.5) == chip_size((1, 1), 0.5, base_size=1) == [1, 1]

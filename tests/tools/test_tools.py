@@ -265,9 +265,10 @@ def broken(data, tmp_path):
     return Path(shutil.copytree(data, tmp_path / 'camvid'))
 
 
-def train_error(data, **more):
+def train_error(data, resume=None, **more):
+    flags = ['--resume', resume] if resume else []
     return error_of('train.py', CONFIG, '--work-dir', data.parent / 'w',
-                    '--max-iters', 2, *options(data, **more))
+                    '--max-iters', 2, *flags, *options(data, **more))
 
 
 def test_a_missing_data_root_says_where_the_set_comes_from(tmp_path):
@@ -315,6 +316,92 @@ def test_a_missing_config_or_checkpoint_is_named(data, tmp_path):
         'test.py', CONFIG, 'no.pth', *options(data))
     assert 'no.pth does not exist' in error_of(
         'predict.py', CONFIG, 'no.pth', data, '--out', tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_refused(data, checkpoint, tmp_path):
+    other = torch.load(checkpoint)
+    other['state_dict'] = {
+        key: value[:5] if key.startswith('decode_head.conv_seg') else value
+        for key, value in other['state_dict'].items()
+    }
+    torch.save(other, tmp_path / 'five.pth')
+    for line in (
+            error_of('test.py', CONFIG, tmp_path / 'five.pth', *options(data)),
+            error_of('predict.py', CONFIG, tmp_path / 'five.pth',
+                     data / 'images' / 'val', '--out', tmp_path / 'out'),
+            train_error(data, resume=tmp_path / 'five.pth')):
+        assert 'five.pth does not fit the config: 1 weights' in line
+        assert 'decode_head.conv_seg.weight' in line
+
+
+@pytest.mark.parametrize('content', [b'', b'text', b'PK\x03\x04 cut short'])
+def test_a_damaged_checkpoint_is_refused(data, tmp_path, content):
+    (tmp_path / 'bad.pth').write_bytes(content)
+    line = error_of('test.py', CONFIG, tmp_path / 'bad.pth', *options(data))
+    assert 'bad.pth cannot be read' in line
+
+
+def test_a_checkpoint_of_something_else_is_refused(data, tmp_path):
+    torch.save({'foo': 1}, tmp_path / 'foo.pth')
+    line = error_of('test.py', CONFIG, tmp_path / 'foo.pth', *options(data))
+    assert 'foo.pth is no checkpoint of MMEngine' in line
+
+
+def test_resuming_elsewhere_leaves_the_other_run_alone(
+        trained, data, tmp_path):
+    before = {p.name for p in trained[0].glob('*.pth')}
+    assert any(name.startswith('best_mIoU') for name in before)
+    tool('train.py', CONFIG, '--work-dir', tmp_path, '--max-iters', 4,
+         '--resume', trained[0] / 'iter_2.pth', *options(data))
+    assert {p.name for p in trained[0].glob('*.pth')} == before
+
+
+def test_a_truncated_image_is_refused_by_predict(data, checkpoint, tmp_path):
+    image = next((data / 'images' / 'val').glob('*.jpg')).read_bytes()
+    (tmp_path / 'cut.jpg').write_bytes(image[:len(image) // 2])
+    line = error_of('predict.py', CONFIG, checkpoint, tmp_path / 'cut.jpg',
+                    '--out', tmp_path / 'out')
+    assert 'cut.jpg cannot be read' in line
+
+
+def test_predicting_twice_leaves_out_what_was_written(
+        data, checkpoint, tmp_path):
+    shutil.copytree(data / 'images' / 'val', tmp_path / 'images')
+    for _ in range(2):
+        output = tool('predict.py', CONFIG, checkpoint, tmp_path / 'images',
+                      '--out', tmp_path / 'images' / 'out')
+        assert f'{VAL_IMAGES} label maps' in output
+
+
+def test_an_output_that_is_no_folder_is_named(data, checkpoint, tmp_path):
+    (tmp_path / 'file').write_text('')
+    line = error_of('test.py', CONFIG, checkpoint, '--out', tmp_path / 'file',
+                    *options(data))
+    assert 'file cannot be written' in line
+
+
+@pytest.mark.parametrize('option, key', [
+    ('model.decode_head.in_index=x', 'AssertionError'),
+    ('model.decode_head.type=NoHead', 'NoHead'),
+    ('train_dataloader.dataset.data_prefix.img_path=no', 'no does not exist'),
+])
+def test_a_wrong_value_in_the_config_is_one_line(data, option, key):
+    line = train_error(data, **dict([option.split('=')]))
+    assert key in line
+
+
+@pytest.mark.parametrize('length', [0, -3])
+def test_a_schedule_of_no_iterations_is_refused(data, length):
+    line = error_of('train.py', CONFIG, '--max-iters', length,
+                    *options(data))
+    assert f'--max-iters must be at least 1, got {length}' in line
+
+
+@pytest.mark.parametrize('words', [('abc', ), ('0', )])
+def test_a_wrong_number_of_processes_is_one_line(words):
+    done = run(['tools/dist_train.sh', CONFIG, *words])
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert f'got {words[0]}' in done.stderr
 
 
 def test_an_unknown_mode_names_those_there_are(data, checkpoint):
