@@ -1,6 +1,7 @@
 """Write a measurement with everything needed to repeat it.
 
-python benchmarks/record.py NAME FILE.json takes the figures from a file.
+python benchmarks/record.py NAME FILE.json COMMAND takes the figures from a file
+that COMMAND wrote.
 """
 import json
 import platform
@@ -40,11 +41,11 @@ def commit() -> str:
         '+' if git('status', '--porcelain', '--untracked-files=no') else '')
 
 
-def write(name: str, figures: dict) -> Path:
+def write(name: str, figures: dict, command: str = '') -> Path:
     """Write ``results/NAME.json``; returns its path."""
     RESULTS.mkdir(exist_ok=True)
     record = dict(
-        command=shlex.join(['python', *sys.argv]),
+        command=command or shlex.join(['python', *sys.argv]),
         device=device(),
         versions=dict(
             python=platform.python_version(),
@@ -61,4 +62,4 @@ def write(name: str, figures: dict) -> Path:
 
 
 if __name__ == '__main__':
-    write(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))
+    write(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), sys.argv[3])

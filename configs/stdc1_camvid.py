@@ -1,6 +1,6 @@
 # STDC1 on CamVid from random weights. 600 iterations of 8 crops are 13 epochs,
-# what two CPU cores finish in minutes; on a GPU pass --max-iters 10000, the
-# paper's. The backbone's norms learn here: there is no checkpoint to keep.
+# what two CPU cores finish within half an hour; on a GPU pass --max-iters 10000,
+# the paper's. The backbone's norms learn here: no checkpoint set them.
 _base_ = [
     './_base_/models/stdc1.py', './_base_/datasets/camvid_stdc.py',
     './_base_/schedules/stdc_iters.py', './_base_/default_runtime.py'

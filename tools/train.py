@@ -33,7 +33,8 @@ def parse_args() -> argparse.Namespace:
         help='scale the learning rate to the batch size of all processes')
     parser.add_argument(
         '--max-iters', type=int,
-        help='length of the schedule; warm-up, decay and intervals scale')
+        help='length of a schedule that counts iterations; warm-up, decay and '
+        'intervals scale')
     return parser.parse_args()
 
 

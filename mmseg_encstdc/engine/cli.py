@@ -42,7 +42,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override config values, e.g. train_dataloader.batch_size=4 '
-        'or model.test_cfg.scales="[1,1.5]"')
+        'or model.decode_head.num_codes=64')
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='what started the processes; default: none')

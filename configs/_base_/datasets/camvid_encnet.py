@@ -1,5 +1,5 @@
 # CamVid with EncNet's augmentations, for a schedule of 9 epochs; 480 pixels is
-# the images' own size. The camera is level: no rotation, which for long runs
+# the images' own longer side. The camera is level: no rotation, which for long runs
 # is dict(type='RandomRotate', prob=1.0, degree=10.0) before Pad.
 _base_ = './camvid.py'
 crop_size = (240, 320)

@@ -1,5 +1,5 @@
 # EncNet: SGD, poly, no warm-up; the heads learn 10 times as fast. 16 images
-# a step in all; another batch size scales the rate with --auto-scale-lr.
+# a step in all, 4 on each of 4 GPUs; for another number, --auto-scale-lr.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4),

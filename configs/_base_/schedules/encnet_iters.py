@@ -1,5 +1,6 @@
 # The recipe of EncNet counted in iterations, for small data sets.
 _base_ = './encnet_120e.py'
+auto_scale_lr = dict(base_batch_size=8)
 param_scheduler = [
     dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=400, by_epoch=False)
 ]

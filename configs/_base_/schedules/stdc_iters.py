@@ -1,5 +1,6 @@
 # The recipe of STDC-Seg for small data sets: 600 iterations, 50 to warm up.
 _base_ = './stdc_60k.py'
+auto_scale_lr = dict(base_batch_size=8)
 param_scheduler = [
     dict(
         type='ExponentialWarmup',
