@@ -202,7 +202,7 @@ def warm_up(shape: Shape, inputs: Inputs, names: Tuple[str, ...],
                 with forced(name):
                     function = passes(name, inputs)['forward_backward']
                     used[name] = rounded(memory.on_cuda(function, x))
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             skipped[name] = 'out of memory'
         if x.is_cuda:
             torch.cuda.empty_cache()
@@ -217,7 +217,7 @@ def make_cells(inputs: Inputs, names: Tuple[str, ...],
         if name not in skipped:
             try:
                 cells.update(operator_cells(name, inputs))
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:
                 skipped[name] = 'out of memory'
     # A target for each, so that the L2 cache does not hold the target either.
     targets = {id(x): torch.empty_like(x) for x in features}
