@@ -19,9 +19,12 @@ import torch
 RESULTS = Path(__file__).resolve().parent / 'results'
 
 
-def device() -> str:
-    """The GPU's name, or the processor's with its threads."""
-    if torch.cuda.is_available():
+def device(kind: str = '') -> str:
+    """The GPU's name, or the processor's with its threads.
+
+    ``kind`` is cuda or cpu; default: cuda where there is a GPU.
+    """
+    if kind != 'cpu' and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     for line in Path('/proc/cpuinfo').read_text().splitlines():
@@ -41,12 +44,15 @@ def commit() -> str:
         '+' if git('status', '--porcelain', '--untracked-files=no') else '')
 
 
-def write(name: str, figures: dict, command: str = '') -> Path:
-    """Write ``results/NAME.json``; returns its path."""
+def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
+    """Write ``results/NAME.json``; returns its path.
+
+    ``kind`` of device: see :func:`device`.
+    """
     RESULTS.mkdir(exist_ok=True)
     record = dict(
         command=command or shlex.join(['python', *sys.argv]),
-        device=device(),
+        device=device(kind),
         versions=dict(
             python=platform.python_version(),
             torch=torch.__version__,

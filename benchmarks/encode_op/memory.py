@@ -1,0 +1,107 @@
+"""Peak memory of forward and backward, over what the inputs take.
+
+On a GPU the allocator counts. On a CPU the kernel counts the pages of the
+process: its peak (VmHWM), set back to what is resident once the inputs are in
+place, is read after the pass. That needs some care:
+
+- Every contender and shape has a process of its own. ru_maxrss would do for
+  the peak, but a process starts with the one of its parent.
+- A run at a tiny shape comes first, so that the libraries' code and workspace
+  are in place; what they add for larger shapes is counted, some MiB.
+- malloc is told to map every tensor by itself (MALLOC_MMAP_THRESHOLD_), so
+  that freed memory goes back at once and none of it is there to be reused.
+
+Linux only. The gradient of x is part of the peak, so the least is 1.
+"""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, Optional
+
+import torch
+
+from mmseg_encstdc.errors import InputError
+
+from .contenders import Shape, forced, make_inputs, passes
+
+__all__ = ['available', 'in_fresh_process', 'on_cuda', 'stock_estimate', 'used']
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark.py'
+TINY = 4  # height and width of the first map
+
+
+def on_cuda(function: Callable, x: torch.Tensor) -> float:
+    """Peak of ``function(x)`` after a warm-up, as a multiple of x's bytes."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    function(x)
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / x.nbytes
+
+
+def in_fresh_process(name: str, shape: Shape, dtype: str,
+                     threads: int) -> Optional[float]:
+    """:func:`used` of a new process; None when that was killed.
+
+    Raises:
+        RuntimeError: when it failed otherwise, with its last line.
+    """
+    done = subprocess.run(
+        [sys.executable, str(TOOL), 'op', '--memory-of', name, '--shapes',
+         str(shape), '--device', 'cpu', '--dtype', dtype, '--threads',
+         str(threads)],
+        env={**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'},
+        capture_output=True, text=True)
+    if done.returncode < 0:  # by a signal: too little memory
+        return None
+    if done.returncode:
+        raise RuntimeError(f'memory of {name} at {shape}: '
+                           f'{done.stderr.strip().splitlines()[-1]}')
+    return float(f'{float(done.stdout.splitlines()[-1]):.4g}')
+
+
+def used(name: str, shape: Shape, dtype: torch.dtype) -> float:
+    """Peak of a contender in this process, as a multiple of x's bytes.
+
+    Raises:
+        InputError: where the kernel does not let a process set back its peak.
+    """
+    cpu = torch.device('cpu')
+    tiny = make_inputs(shape._replace(height=TINY, width=TINY), cpu, dtype)
+    inputs = make_inputs(shape, cpu, dtype)
+    with forced(name):
+        passes(name, tiny)['forward_backward'](tiny.features[0])
+        function = passes(name, inputs)['forward_backward']
+        try:
+            Path('/proc/self/clear_refs').write_text('5')  # the peak
+            before = resident('VmRSS')
+        except OSError as error:
+            raise InputError(f'memory cannot be measured: {error}; leave it '
+                             'out with --no-memory') from error
+        kept = function(inputs.features[0])
+        peak = resident('VmHWM') - before
+    del kept  # until now: the gradients are part of the peak
+    return max(peak, 0) / shape.bytes(dtype)
+
+
+def resident(key: str) -> int:
+    """Bytes of this process by a name in /proc/self/status."""
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(re.search(rf'{key}:\s+(\d+) kB', status).group(1))
+
+
+def available() -> int:
+    """Bytes that this machine can give without swapping."""
+    text = Path('/proc/meminfo').read_text()
+    return 1024 * int(re.search(r'MemAvailable:\s+(\d+) kB', text).group(1))
+
+
+def stock_estimate(shape: Shape) -> int:
+    """Bytes that stock may need: eight float32 tensors of B N K D.
+
+    Four were measured at its peak; the rest is for what else runs.
+    """
+    return 8 * 4 * shape.residuals

@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Measure this project beside MMSegmentation: tools/benchmark.py op
+
+Writes benchmarks/results/NAME.json, which names the device, the versions, the
+commit and the command, and a plot of it, NAME.png.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
+try:
+    from encode_op import command as op
+
+    from mmseg_encstdc.engine import cli
+except ImportError as error:
+    sys.exit(f'error: {error}')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
+    op.add_arguments(commands.add_parser(
+        'op', help='time and memory of the Encoding operator',
+        description=op.__doc__))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.one_line_errors():
+        args.run(args)
+
+
+if __name__ == '__main__':
+    main()
