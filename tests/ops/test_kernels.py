@@ -1,0 +1,221 @@
+"""The CUDA kernels, run thread by thread on a processor, are the operator."""
+import ctypes
+
+import pytest
+import torch
+from emulated_kernels import TYPES, Device, compile_library
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmseg_encstdc.ops import encode_reference, twin
+
+# Largest error over the largest value, against the formula in float64 on the
+# same features. The gradient of x is in the type of x. bfloat16 rounds the
+# assignments and the gradients too, where float16 goes by way of tf32.
+FORMULA = {
+    torch.float32: dict(encodings=2e-6, grad_x=5e-6, codewords=2e-6, scale=1e-5),
+    torch.float16: dict(encodings=2e-6, grad_x=1e-3, codewords=2e-6, scale=1e-5),
+    torch.bfloat16: dict(encodings=8e-3, grad_x=1.5e-2, codewords=8e-3,
+                         scale=2e-2),
+}
+# Against the twin only the order within a fragment is left. A sum of another
+# order may round an operand to its neighbour.
+TWIN = {
+    torch.float32: dict(encodings=1e-6, grad_x=2e-6, codewords=1e-6, scale=1e-5),
+    torch.float16: dict(encodings=1e-6, grad_x=1e-3, codewords=1e-6, scale=1e-5),
+    torch.bfloat16: dict(encodings=1e-3, grad_x=8e-3, codewords=1e-3, scale=1e-2),
+}
+
+DEVICES = {
+    'H100': Device(132, 232448, 90),
+    'two clusters': Device(16, 232448, 90),
+    'A100': Device(108, 166912, 80),
+    'small memory': Device(3, 101376, 86),
+}
+LAYOUTS = {
+    'contiguous': lambda x: x.contiguous(),
+    'channels_last': lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    'sliced features': lambda x: x.repeat_interleave(2, dim=2)[..., ::2],
+    'sliced channels': lambda x: torch.cat([x, x], 1)[:, :x.size(1)],
+    'shifted by one': lambda x: torch.cat([x[..., :1], x], 2)[..., 1:],
+    'broadcast over the batch': lambda x: x[:1].expand_as(x),
+}
+
+
+def draw(batch, channels, features, codes, dtype, seed=0, offset=0.0):
+    """x (B, D, N), codewords (K, D), scale (K, ), gradient (B, K, D).
+
+    Distances are near 1.25 D, so this scale leaves no assignment saturated.
+    """
+    make = torch.Generator().manual_seed(seed)
+
+    def normal(*size):
+        return torch.randn(*size, generator=make)
+
+    return ((normal(batch, channels, features) + offset).to(dtype),
+            normal(codes, channels) / 2 + offset,
+            -4 / channels * torch.rand(codes, generator=make),
+            normal(batch, codes, channels))
+
+
+def formula(x, codewords, scale, grad):
+    """Encodings and gradients by the spelled-out reference, in float64."""
+    leaves = [value.double().requires_grad_()
+              for value in (x.transpose(1, 2), codewords, scale)]
+    out = encode_reference(*leaves)
+    grad_x, *rest = torch.autograd.grad(out, leaves, grad.double())
+    return [out.detach(), grad_x.transpose(1, 2), *rest]
+
+
+def by_twin(kernels, x, codewords, scale, grad, device):
+    outcome = []
+    for backward in (False, True):
+        plan = kernels.plan(x, codewords, backward, device)
+        tiling = twin.Tiling(plan.chunk, plan.splits, plan.cluster)
+        if backward:
+            outcome += twin.encode_backward(grad, x, codewords, scale, tiling)
+        else:
+            outcome.append(twin.encode_forward(x, codewords, scale, tiling))
+    return outcome
+
+
+def by_kernels(kernels, x, codewords, scale, grad, device=Device(), seed=0):
+    return [kernels.forward(x, codewords, scale, device, seed),
+            *kernels.backward(grad, x, codewords, scale, device, seed)]
+
+
+def assert_agree(got, expected, tolerance, inputs):
+    # What rounds off in a sum is a part of its terms, not of what they leave.
+    x, codewords, _, grad = inputs
+    distances = (x.double().abs().amax()**2 + codewords.abs().amax()**2) * x.size(1)
+    pull = grad.abs().sum(2).max() * x.abs().max().float()
+    floors = dict(encodings=0, grad_x=0, codewords=grad.abs().max() / 10,
+                  scale=pull * distances / x.size(1))
+    for (name, width), mine, theirs in zip(tolerance.items(), got, expected):
+        assert mine.shape == theirs.shape
+        largest = max(theirs.abs().max().item(), float(floors[name]), 1e-3)
+        gap = (mine.double() - theirs.double()).abs().max().item()
+        assert gap <= width * largest, f'{name}: {gap / largest:.1e}'
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 3), st.integers(1, 160), st.integers(1, 100),
+    st.integers(1, 70), st.sampled_from(TYPES), st.sampled_from(list(LAYOUTS)),
+    st.sampled_from(list(DEVICES)), st.integers(0, 2**16))
+def test_any_shape_type_and_layout_is_the_formula_and_the_twin(
+        kernels, batch, channels, features, codes, dtype, layout, device, seed):
+    x, *rest = draw(batch, channels, features, codes, dtype, seed)
+    x = LAYOUTS[layout](x)
+    inputs, device = (x, *rest), DEVICES[device]
+    got = by_kernels(kernels, *inputs, device, seed)
+    assert_agree(got, formula(*inputs), FORMULA[dtype], inputs)
+    assert_agree(got, by_twin(kernels, *inputs, device), TWIN[dtype], inputs)
+
+
+LARGE = {
+    'a cluster of eight blocks': (1, 512, 600, 32, 'two clusters'),
+    'codewords in groups': (1, 256, 70, 256, 'H100'),
+    'channels in chunks': (2, 700, 70, 33, 'small memory'),
+    'all of a small device': (2, 512, 130, 32, 'small memory'),
+}
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+@pytest.mark.parametrize('case', LARGE)
+def test_large_shapes_are_the_formula_and_the_twin(kernels, case, layout, dtype):
+    *sizes, device = LARGE[case]
+    x, *rest = draw(*sizes, dtype)
+    inputs, device = (LAYOUTS[layout](x), *rest), DEVICES[device]
+    got = by_kernels(kernels, *inputs, device)
+    assert_agree(got, formula(*inputs), FORMULA[dtype], inputs)
+    assert_agree(got, by_twin(kernels, *inputs, device), TWIN[dtype], inputs)
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+def test_the_order_of_the_threads_changes_no_bit(kernels, dtype):
+    inputs = draw(2, 300, 140, 32, dtype)
+    device = DEVICES['two clusters']
+    first = by_kernels(kernels, *inputs, device, seed=0)
+    for seed in range(1, 6):
+        for mine, theirs in zip(by_kernels(kernels, *inputs, device, seed), first):
+            assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+def test_a_common_offset_costs_no_precision(kernels, dtype):
+    inputs = draw(1, 200, 90, 32, dtype, offset=50)
+    got = by_kernels(kernels, *inputs)
+    width = dict(FORMULA[dtype], codewords=FORMULA[dtype]['codewords'] * 2)
+    assert_agree(got, formula(*inputs), width, inputs)
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+def test_nan_reaches_the_image_it_is_in_and_no_other(kernels, dtype):
+    x, codewords, scale, grad = draw(2, 40, 50, 5, dtype)
+    x[0, 3, 7] = float('nan')
+    out, grad_x, *_ = by_kernels(kernels, x, codewords, scale, grad)
+    assert out[0].isnan().all() and not out[1].isnan().any()
+    assert grad_x[0, :, 7].isnan().all()
+    assert not grad_x[0, :, 8].isnan().any() and not grad_x[1].isnan().any()
+
+
+def test_encnet_on_an_h100_has_a_block_for_almost_every_processor(kernels):
+    x = torch.empty(16, 512, 64 * 64, dtype=torch.bfloat16)
+    codewords = torch.empty(32, 512)
+    for backward in (False, True):
+        plan = kernels.plan(x, codewords, backward)
+        assert (plan.chunk, plan.splits, plan.cluster) == (512, 8, 8)
+        assert plan.stages == 2  # the next tile is under way
+        assert plan.workspace < 0.05 * x.nbytes
+
+
+@pytest.mark.parametrize('shape', [(1, 4096, 64, 256), (4, 2048, 4096, 64),
+                                   (1, 1, 1, 1), (60000, 3, 5, 7)])
+@pytest.mark.parametrize('device', DEVICES)
+def test_a_plan_keeps_to_the_device(kernels, shape, device):
+    batch, channels, features, codes = shape
+    x, codewords = torch.empty(batch, channels, features), torch.empty(codes, channels)
+    for dtype in TYPES:
+        for backward in (False, True):
+            plan = kernels.plan(x.to(dtype), codewords, backward, DEVICES[device])
+            if plan is None:  # path A then; it is only so for many codewords
+                assert codes > 64
+                continue
+            assert plan.bytes <= DEVICES[device].shared_bytes
+            assert plan.splits % plan.cluster == 0
+            assert plan.splits <= max(1, -(-features // twin.TILE))
+
+
+FAULTY = '''
+#include "emulated_device.h"
+using namespace encstdc;
+static void kernel(float* out) {
+  float* shared = reinterpret_cast<float*>(shared_memory());
+  shared[thread()] = float(thread());
+  if (BARRIER) sync_block();
+  out[thread()] = shared[(thread() + 1) % 64];
+}
+extern "C" void run(float* out, unsigned seed) {
+  emulation::order.seed(seed);
+  launch(kernel, {1, 1, 64, 1, 256, nullptr}, out);
+}
+'''
+
+
+@pytest.mark.parametrize('barrier', [True, False])
+def test_the_emulation_notices_a_missing_barrier(tmp_path, barrier):
+    source = tmp_path / 'faulty.cpp'
+    source.write_text(FAULTY)
+    library = ctypes.CDLL(str(compile_library(
+        tmp_path / 'faulty.so', [source], f'-DBARRIER={int(barrier)}')))
+    expected = (torch.arange(64) + 1.0) % 64
+    right = []
+    for seed in range(4):
+        out = torch.empty(64)
+        library.run(ctypes.c_void_p(out.data_ptr()), ctypes.c_uint(seed))
+        right.append(torch.equal(out, expected))
+    assert all(right) if barrier else not any(right)
+
+
