@@ -1,9 +1,11 @@
 // A GPU on a processor, as far as the kernels use one: ops/device.cuh's names.
 //
-// Threads are fibers that run one at a time, each until it waits for others, in
-// an order drawn anew each time: a missing barrier shows as a wrong result for
-// some seed. Shared memory starts as NaN; an asynchronous copy arrives when it
-// is awaited, as late as may be.
+// Threads are fibers that run one at a time, each until it waits for others. Of
+// the warps that can go on it is always the first in an order drawn at random
+// that does, so that some are as far ahead of others as the barriers let them: a
+// missing barrier shows as a wrong result for some seed. Shared memory is NaN
+// before a block and after it; an asynchronous copy arrives when it is awaited,
+// as late as may be.
 #pragma once
 
 #include <setjmp.h>
@@ -95,7 +97,7 @@ struct Copy {
 };
 
 struct Block {
-  int x = 0, y = 0, rank = 0;
+  int x = 0, y = 0, rank = 0, threads_left = 0;
   Barrier barrier;
   std::vector<Warp> warps;
   std::vector<uint4> shared;
@@ -159,23 +161,41 @@ inline bool ready(const Fiber& fiber) {
   return !fiber.waits_for || fiber.waits_for->generation != fiber.generation;
 }
 
+inline void poison(Block& block) {
+  std::fill(block.shared.begin(), block.shared.end(), uint4{~0u, ~0u, ~0u, ~0u});
+}
+
+// Let every thread of a warp that can go on do so; whether any could.
+inline bool advance(std::vector<Fiber>& fibers, int warp) {
+  bool moved = false;
+  int first = 32 * warp, turn = int(order() % 32);
+  for (int i = 0; i < 32; ++i) {
+    Fiber& fiber = fibers[first + (i ^ turn)];
+    if (!ready(fiber)) continue;
+    moved = true;
+    fiber.waits_for = nullptr;
+    resume(fiber);
+    if (fiber.done && --fiber.block->threads_left == 0) poison(*fiber.block);
+  }
+  return moved;
+}
+
 // Run until all are done; false where the rest wait for each other.
 inline bool run(std::vector<Fiber>& fibers) {
-  std::vector<int> turns(fibers.size());
-  for (size_t i = 0; i < turns.size(); ++i) turns[i] = int(i);
-  for (size_t done = 0; done < fibers.size();) {
-    bool moved = false;
-    std::shuffle(turns.begin(), turns.end(), order);
-    for (int i : turns) {
-      if (!ready(fibers[i])) continue;
-      moved = true;
-      fibers[i].waits_for = nullptr;
-      resume(fibers[i]);
-      done += fibers[i].done;
+  std::vector<int> warps(fibers.size() / 32);
+  for (size_t i = 0; i < warps.size(); ++i) warps[i] = int(i);
+  auto move_first = [&] {
+    if (order() % 64 == 0) std::shuffle(warps.begin(), warps.end(), order);
+    for (int warp : warps) {
+      if (advance(fibers, warp)) return true;
     }
-    if (!moved) return false;
+    return false;
+  };
+  std::shuffle(warps.begin(), warps.end(), order);
+  while (move_first()) {
   }
-  return true;
+  return std::all_of(fibers.begin(), fibers.end(),
+                     [](const Fiber& fiber) { return fiber.done; });
 }
 
 inline Warp& warp() { return current->block->warps[current->thread / 32]; }
@@ -322,7 +342,9 @@ const char* launch(void (*kernel)(Parameters...), const Launch& how,
         block.barrier = {how.threads};
         block.warps.resize(how.threads / 32);
         for (auto& warp : block.warps) warp.barrier = {32};
-        block.shared.resize(how.bytes / 16 + 1, {~0u, ~0u, ~0u, ~0u});
+        block.threads_left = how.threads;
+        block.shared.resize(how.bytes / 16 + 1);
+        poison(block);
         for (int i = 0; i < how.threads; ++i) {
           fibers[rank * how.threads + i].thread = i;
           fibers[rank * how.threads + i].block = &block;
