@@ -1,5 +1,6 @@
 # make demo   set up, generate Scenes, train two networks, print a table
 # make test   set up and run the tests
+# make kernels   compile the CUDA kernels for every architecture
 # TORCH=... are the words that pip gets for PyTorch, VENV=... the environment.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -7,7 +8,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint setup
+.PHONY: demo test lint kernels setup
 
 demo: setup
 	$(PY) tools/demo.py
@@ -17,6 +18,9 @@ test: setup $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
+
+kernels: setup
+	$(PY) tools/check_kernels.py
 
 setup: $(VENV)/.stack
 

@@ -1,23 +1,49 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command: bash benchmarks/gpu_suite.sh
-# MINUTES of training for each network (default 3), PYTHON (default python).
-# CamVid must lie at data/camvid. Results go to benchmarks/results.
+# Builds the kernels, runs the tests marked gpu, watches the kernels with
+# compute-sanitizer, measures the operator and trains on CamVid.
+# STEPS (default: build test sanitize op train) chooses; MINUTES of training for
+# each network (default 3); PYTHON (default python). CamVid must lie at
+# data/camvid for train. Results go to benchmarks/results.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 minutes=${MINUTES:-3}
+steps=${STEPS:-build test sanitize op train}
 failed=0
 step() {
     echo "== $*"
     "$@" || { echo "FAILED: $*"; failed=1; }
 }
+wanted() { [[ " $steps " == *" $1 "* ]]; }
+
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
     echo 'no CUDA device: this suite needs one' >&2
     exit 2
 }
-step "$python" -m pytest -m gpu
-common=(--minutes "$minutes" --amp --crop 360 480 --workers 8)
-step "$python" benchmarks/camvid.py configs/stdc1_camvid.py "${common[@]}" --batch 24
-step "$python" benchmarks/camvid.py configs/stdc2_camvid.py "${common[@]}" --batch 24
-step "$python" benchmarks/camvid.py configs/encnet_r50_camvid.py "${common[@]}" --batch 16
+if wanted build; then
+    step "$python" setup.py build_ext --inplace
+fi
+if wanted test; then
+    step "$python" -m pytest -m gpu -rs
+fi
+if wanted sanitize; then
+    if command -v compute-sanitizer >/dev/null; then
+        for tool in memcheck racecheck; do
+            step compute-sanitizer --tool "$tool" --error-exitcode 1 \
+                "$python" tests/ops/sanitize.py
+        done
+    else
+        echo 'skipped: compute-sanitizer is not there'
+    fi
+fi
+if wanted op; then
+    step "$python" tools/benchmark.py op
+fi
+if wanted train; then
+    common=(--minutes "$minutes" --amp --crop 360 480 --workers 8)
+    step "$python" benchmarks/camvid.py configs/stdc1_camvid.py "${common[@]}" --batch 24
+    step "$python" benchmarks/camvid.py configs/stdc2_camvid.py "${common[@]}" --batch 24
+    step "$python" benchmarks/camvid.py configs/encnet_r50_camvid.py "${common[@]}" --batch 16
+fi
 exit $failed

@@ -473,7 +473,6 @@ struct Block {
 
   // Blocks of a cluster add their sums up, each a part, in order of rank.
   __device__ void add_cluster(Sums& sums) {
-    sync_block();  // codes are done with
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -612,7 +611,8 @@ struct Block {
         commit_copies();
       }
     }
-    sync_block();
+    await_copies<0>();  // where there was no tile
+    sync_block();       // codes are done with
     write_rows();
     if (!WHOLE) return;
     if (p.cluster > 1) {

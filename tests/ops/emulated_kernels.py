@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from operator_cases import TYPES
 
 EMULATION = Path(__file__).parent / 'emulation'
 OPS = Path(__file__).resolve().parents[2] / 'ops'
-TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as encode.h has them
 MARGIN = 64  # elements of NaN around a tensor
 
 

@@ -5,7 +5,7 @@
 // that does, so that some are as far ahead of others as the barriers let them: a
 // missing barrier shows as a wrong result for some seed. Shared memory is NaN
 // before a block and after it; an asynchronous copy arrives when it is awaited,
-// as late as may be.
+// as late as may be, and none may be left over.
 #pragma once
 
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -138,6 +139,10 @@ inline void wait(Barrier& barrier) {
 
 inline void start() {
   body();
+  for (auto& group : current->groups) {
+    if (!group.empty()) std::abort();  // it might arrive at any time
+  }
+  if (!current->open.empty()) std::abort();
   current->done = true;
   _longjmp(scheduler, 1);
 }

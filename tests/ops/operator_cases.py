@@ -1,0 +1,75 @@
+"""Inputs of the operator, what it must return, and how close."""
+import torch
+
+from mmseg_encstdc.ops import encode_reference
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as ops/encode.h has them
+
+# Of the CUDA kernels: largest error over the largest value, against the formula
+# in float64 on the same features. The gradient of x is in the type of x.
+# bfloat16 rounds the assignments and the gradients too, where float16 goes by
+# way of tf32.
+FORMULA = {
+    torch.float32: dict(encodings=2e-6, grad_x=5e-6, codewords=2e-6, scale=1e-5),
+    torch.float16: dict(encodings=2e-6, grad_x=1e-3, codewords=2e-6, scale=1e-5),
+    torch.bfloat16: dict(encodings=8e-3, grad_x=1.5e-2, codewords=8e-3,
+                         scale=2e-2),
+}
+# Against the twin only the order within a fragment is left. A sum of another
+# order may round an operand to its neighbour.
+TWIN = {
+    torch.float32: dict(encodings=1e-6, grad_x=2e-6, codewords=1e-6, scale=1e-5),
+    torch.float16: dict(encodings=1e-6, grad_x=1e-3, codewords=1e-6, scale=1e-5),
+    torch.bfloat16: dict(encodings=1e-3, grad_x=8e-3, codewords=1e-3, scale=1e-2),
+}
+
+# Of (B, D, N).
+LAYOUTS = {
+    'contiguous': lambda x: x.contiguous(),
+    'channels_last': lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    'sliced features': lambda x: x.repeat_interleave(2, dim=2)[..., ::2],
+    'sliced channels': lambda x: torch.cat([x, x], 1)[:, :x.size(1)],
+    'shifted by one': lambda x: torch.cat([x[..., :1], x], 2)[..., 1:],
+    'broadcast over the batch': lambda x: x[:1].expand_as(x),
+}
+
+
+def draw(batch, channels, features, codes, dtype, seed=0, offset=0.0):
+    """x (B, D, N), codewords (K, D), scale (K, ), gradient (B, K, D).
+
+    Distances are near 1.25 D, so this scale leaves no assignment saturated.
+    """
+    make = torch.Generator().manual_seed(seed)
+
+    def normal(*size):
+        return torch.randn(*size, generator=make)
+
+    return ((normal(batch, channels, features) + offset).to(dtype),
+            normal(codes, channels) / 2 + offset,
+            -4 / channels * torch.rand(codes, generator=make),
+            normal(batch, codes, channels))
+
+
+def formula(x, codewords, scale, grad):
+    """Encodings and gradients by the spelled-out reference, in float64."""
+    leaves = [value.double().clone().requires_grad_()
+              for value in (x.transpose(1, 2), codewords, scale)]
+    out = encode_reference(*leaves)
+    grad_x, *rest = torch.autograd.grad(out, leaves, grad.double())
+    return [out.detach(), grad_x.transpose(1, 2), *rest]
+
+
+def assert_agree(got, expected, tolerance, inputs):
+    """Encodings and gradients, each within its part of the largest value.
+
+    Where the terms of a sum cancel, what rounds off is a part of the terms.
+    """
+    x, codewords, _, grad = inputs
+    apart = x.double().abs().amax()**2 + codewords.double().abs().amax()**2
+    terms = dict(encodings=0, grad_x=0, codewords=grad.abs().amax() / 10,
+                 scale=grad.abs().sum(2).amax() * x.abs().amax() * apart)
+    for (name, width), mine, theirs in zip(tolerance.items(), got, expected):
+        assert mine.shape == theirs.shape
+        largest = max(theirs.abs().max().item(), float(terms[name]), 1e-3)
+        gap = (mine.double() - theirs.double()).abs().max().item()
+        assert gap <= width * largest, f'{name}: {gap / largest:.1e}'
