@@ -570,8 +570,7 @@ struct Block {
         multiply_codes(x, chunk, group);
       }
     }
-    sync_block();
-    assign(p.features - tile * kTile);
+    assign(p.features - tile * kTile);  // of what this thread added up
     sync_block();
     add_rows();
     for (int chunk = 0; chunk < p.chunks; ++chunk) {
