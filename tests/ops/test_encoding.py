@@ -234,10 +234,10 @@ def test_the_operator_passes_opcheck(dtype):
 
 def test_the_gradient_operator_passes_opcheck():
     x, codewords, scale = (value.detach() for value in arguments())
-    grad = torch.randn(x.size(0), *codewords.shape)
+    encodings, distances = torch.ops.mmseg_encstdc.encode(x, codewords, scale)
     torch.library.opcheck(
         torch.ops.mmseg_encstdc.encode_backward.default,
-        (grad, x, codewords, scale))
+        (torch.randn_like(encodings), x, codewords, scale, distances))
 
 
 @thorough
