@@ -8,8 +8,6 @@ operator, ``mmseg_encstdc::encode``, whose schema, fake and gradient stand
 below. ``encode_composite`` is the same in standard operators, for ONNX, and
 ``encode_reference`` spells the formula out, for tests.
 """
-from typing import Tuple
-
 import torch
 from torch import Tensor
 
@@ -24,9 +22,9 @@ MAX_CODES = 256
 def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """Encode features around codewords.
 
-    Memory beside the arguments is a tile of x and the result, forward and
-    backward; the gradient of x is the one tensor as large as x. Gradients of
-    gradients are not available.
+    Memory beside the arguments is a tile of x, the result and the distances
+    (B, K, N), which wait for the backward pass; the gradient of x is the one
+    tensor as large as x. Gradients of gradients are not available.
 
     Args:
         x (Tensor): features, (B, N, D) or (B, D, H, W) with N = H * W, of
@@ -86,7 +84,7 @@ def as_columns(x: Tensor) -> Tensor:
     return x.flatten(2) if x.dim() == 4 else x.transpose(1, 2)
 
 
-# --- The operator: schema, implementation, fake, gradient ---------------------
+# --- The operator: schema, implementation, fake, gradient --------------------
 
 # Defined rather than torch.library.custom_op, whose first call would import
 # the whole of torch.compile.

@@ -1,16 +1,17 @@
 """The Encoding operator as matrix products over tiles of features.
 
-A tile is a run of feature vectors small enough to stay in the cache: x comes
-from memory once forward and once backward, and nothing as large as x exists
-beside it. In a tile
+A tile is a run of feature vectors small enough to stay in the cache: all that
+reads it reads it there, so x comes from memory once forward and once backward,
+and nothing as large as x exists beside it. In a tile
 
     d = |x|^2 - 2 C x + |c|^2        (distances, 1 product)
     E = A x^T - (sum_i A_i) * C      (encodings, 1 product)
 
-where d is taken about the mean codeword, lest |x|^2 swamps the distances of
-features and codewords that share a large offset; what is linear in x needs no
-such care. The forward pass hands the distances on, K numbers for the D of a
-feature, so that the backward pass has 4 products of the same size, not 5.
+on features and codewords both moved by the mean codeword. Residuals and
+distances do not notice, but |x|^2 no longer swamps the distances where
+features and codewords share a large offset. The forward pass hands on the
+distances, which are K / D of x, and so leaves the backward pass 4 products of
+the same size rather than 5.
 """
 from typing import Iterator, Tuple
 
@@ -19,12 +20,13 @@ from torch import Tensor
 
 __all__ = ['encode_backward', 'encode_forward']
 
-# Bytes of a tile: on a CPU what the caches hold beside the products, and
-# elsewhere what keeps the device busy.
-TILE_BYTES = 4 << 20
+# Bytes of a tile: on a CPU what its caches hold beside the products, on any
+# other device what keeps it busy.
+TILE_BYTES = 2 << 20
 DEVICE_TILE_BYTES = 64 << 20
-# Features in a tile at least, so that the products have something to do.
-LEAST = 16
+# Features of an image in a tile at least, if the image has as many: fewer do
+# not fill the products.
+LEAST = 256
 
 
 def encode_forward(x: Tensor, codewords: Tensor,
@@ -34,17 +36,16 @@ def encode_forward(x: Tensor, codewords: Tensor,
     mean = codewords.mean(0)  # (D, )
     centred = codewords - mean  # (K, D)
     norms = centred.square().sum(1, keepdim=True)  # (K, 1)
-    minus_twice = (-2 * centred).expand(batch, k, d)
+    expanded = centred.expand(batch, k, d)
     distances = codewords.new_empty(batch, k, x.size(2))
     gathered = codewords.new_zeros(batch, d, k)  # sum_i x_i A_i
     mass = codewords.new_zeros(batch, k, 1)  # sum_i A_i
-    for images, window in tiles(x, codewords):
-        tile = x[images, :, window] - mean.unsqueeze(1)  # (b, D, n)
-        distance = distances[images, :, window]  # (b, K, n)
-        add_product(distance, minus_twice[images], tile, beta=0)
-        distance += squared_norms(tile) + norms
-        assignment = (distance * scale.unsqueeze(1)).softmax(1)  # (b, K, n)
-        add_product(gathered[images], tile, assignment.transpose(1, 2))
+    for images, window, tile in tiles(x, mean):
+        distance = tile.square().sum(1, keepdim=True) + norms  # (b, K, n)
+        distance.baddbmm_(expanded[images], tile, alpha=-2)
+        distances[images, :, window] = distance
+        assignment = distance.mul_(scale.unsqueeze(1)).softmax(1)
+        gathered[images].baddbmm_(tile, assignment.transpose(1, 2))
         mass[images] += assignment.sum(2, keepdim=True)
     encodings = gathered.transpose(1, 2).contiguous()
     return encodings.sub_(mass * centred), distances
@@ -55,70 +56,66 @@ def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
     """Gradients of x (B, D, N), codewords (K, D) and scale (K, ).
 
     With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
-    dl = A (dA - A dA), ds = sum dl d,
-    dx = A G + 2 (sum_k s_k dl_k) x - 2 (s dl) C, and
-    dC = -a G - 2 s (dl x - (sum dl) C).
+    dl = A (dA - A dA), ds = sum dl d, dd = s dl,
+    dx = A G - 2 dd C + 2 (sum_k dd_k) x, and
+    dC = -a G - 2 (dd x - (sum dd) C).
     """
     batch, (k, d) = x.size(0), codewords.shape
+    mean = codewords.mean(0)  # (D, )
+    centred = codewords - mean  # (K, D)
     steepness = scale.unsqueeze(1)  # (K, 1)
-    offset = (grad * codewords).sum(2, keepdim=True)  # (B, K, 1)
-    back = torch.cat([grad, (-2 * codewords).expand(batch, k, d)], 1)
+    offset = (grad * centred).sum(2, keepdim=True)  # (B, K, 1)
+    back = torch.cat([grad, (-2 * centred).expand(batch, k, d)], 1)
     back = back.transpose(1, 2)  # (B, D, 2K)
     grad_x = torch.empty_like(x)
     grad_scale = torch.zeros_like(scale)
-    pulled = codewords.new_zeros(batch, d, k)  # sum_i x_i dl_i
-    pull = codewords.new_zeros(batch, k, 1)  # sum_i dl_i
-    mass = codewords.new_zeros(batch, k, 1)  # sum_i A_i
-    for images, window in tiles(x, codewords):
-        tile = x[images, :, window].to(codewords.dtype)  # (b, D, n)
+    pulled = codewords.new_zeros(batch, d, k)  # sum_i x_i dd_i
+    mass = codewords.new_zeros(batch, 2 * k, 1)  # sum_i A_i, sum_i dd_i
+    for images, window, tile in tiles(x, mean):
         distance = distances[images, :, window]  # (b, K, n)
         assignment = (distance * steepness).softmax(1)
-        grad_a = torch.empty_like(assignment)
-        add_product(grad_a, grad[images], tile, beta=0)
-        grad_a -= offset[images]
+        grad_a = torch.baddbmm(offset[images], grad[images], tile, beta=-1)
         grad_a -= (assignment * grad_a).sum(1, keepdim=True)
         grad_l = grad_a.mul_(assignment)
         grad_scale += (grad_l * distance).sum((0, 2))
-        add_product(pulled[images], tile, grad_l.transpose(1, 2))
-        pull[images] += grad_l.sum(2, keepdim=True)
-        mass[images] += assignment.sum(2, keepdim=True)
         grad_d = grad_l.mul_(steepness)
-        target = grad_x[images, :, window]
-        moved = target if x.dtype == tile.dtype else tile
-        torch.mul(tile, 2 * grad_d.sum(1, keepdim=True), out=moved)
-        add_product(moved, back[images], torch.cat([assignment, grad_d], 1))
-        if moved is not target:
-            target.copy_(moved)
-    grad_codewords = -(mass * grad).sum(0) - 2 * steepness * (
-        pulled.transpose(1, 2) - pull * codewords).sum(0)
+        pulled[images].baddbmm_(tile, grad_d.transpose(1, 2))
+        weights = torch.cat([assignment, grad_d], 1)  # (b, 2K, n)
+        mass[images] += weights.sum(2, keepdim=True)
+        tile.mul_(2 * grad_d.sum(1, keepdim=True)).baddbmm_(back[images], weights)
+        grad_x[images, :, window] = tile
+    pulled = pulled.transpose(1, 2) - mass[:, k:] * centred  # (B, K, D)
+    grad_codewords = -(mass[:, :k] * grad + 2 * pulled).sum(0)
     return grad_x, grad_codewords, grad_scale
 
 
-def tiles(x: Tensor, codewords: Tensor) -> Iterator[Tuple[slice, slice]]:
-    """Cut x (B, D, N): slices of B and N, several images or a part of one."""
+def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, slice, Tensor]]:
+    """Cut x (B, D, N) along B and N.
+
+    Yields where in B, where in N, and the features there less ``mean`` in the
+    type of ``mean``, (b, D, n). That is the caller's to write to, until the
+    next tile takes its place.
+    """
+    batch, _, count = x.shape
+    images, length = tile_size(x, mean.element_size())
+    room = torch.empty_like(x[:images, :, :length], dtype=mean.dtype)
+    for first in range(0, batch, images):
+        chosen = slice(first, min(first + images, batch))
+        for start in range(0, count, length):
+            window = slice(start, min(start + length, count))
+            part = x[chosen, :, window]
+            tile = room[:part.size(0), :, :part.size(2)]
+            yield chosen, window, torch.sub(part, mean.unsqueeze(1), out=tile)
+
+
+def tile_size(x: Tensor, itemsize: int) -> Tuple[int, int]:
+    """Images of a tile, and features of each.
+
+    As many images as there are, if each still gives the products enough to
+    do: a thread then stays with its image, and the image with its core.
+    """
     batch, channels, count = x.shape
     budget = TILE_BYTES if x.device.type == 'cpu' else DEVICE_TILE_BYTES
-    fit = max(budget // (channels * codewords.element_size()), LEAST)
-    images = max(fit // max(count, 1), 1)
-    for first in range(0, batch, images):
-        for start in range(0, count, fit):
-            yield (slice(first, min(first + images, batch)),
-                   slice(start, min(start + fit, count)))
-
-
-def add_product(total: Tensor, left: Tensor, right: Tensor, beta=1) -> None:
-    """Make ``total`` beta total + left right, all of them (b, ., .).
-
-    On a CPU image by image: a batched product gives each image one thread,
-    and takes a detour where ``total`` is a window of something larger.
-    """
-    if total.device.type != 'cpu':
-        total.baddbmm_(left, right, beta=beta)
-        return
-    for image, one, other in zip(total, left, right):
-        image.addmm_(one, other, beta=beta)
-
-
-def squared_norms(tile: Tensor) -> Tensor:
-    """(b, 1, n) of (b, D, n)."""
-    return tile.square().sum(1, keepdim=True)
+    features = max(budget // (channels * itemsize), 1)
+    images = max(min(features // max(min(count, LEAST), 1), batch), 1)
+    return images, max(features // images, LEAST)
