@@ -91,11 +91,12 @@ def as_columns(x: Tensor) -> Tensor:
 torch.library.define(
     'mmseg_encstdc::encode',
     '(Tensor x, Tensor codewords, Tensor scale) -> '
-    '(Tensor encodings, Tensor distances)')
+    '(Tensor encodings, Tensor distances)', tags=torch.Tag.pt2_compliant_tag)
 torch.library.define(
     'mmseg_encstdc::encode_backward',
     '(Tensor grad, Tensor x, Tensor codewords, Tensor scale, Tensor distances)'
-    ' -> (Tensor grad_x, Tensor grad_codewords, Tensor grad_scale)')
+    ' -> (Tensor grad_x, Tensor grad_codewords, Tensor grad_scale)',
+    tags=torch.Tag.pt2_compliant_tag)
 
 
 @torch.library.impl('mmseg_encstdc::encode', 'default')

@@ -22,7 +22,7 @@ __all__ = ['encode_backward', 'encode_forward']
 
 # Bytes of a tile: on a CPU what its caches hold beside the products, on any
 # other device what keeps it busy.
-TILE_BYTES = 2 << 20
+TILE_BYTES = 3 << 20
 DEVICE_TILE_BYTES = 64 << 20
 # Features of an image in a tile at least, if the image has as many: fewer do
 # not fill the products.
