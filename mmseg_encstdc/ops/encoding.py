@@ -8,8 +8,6 @@ operator, ``mmseg_encstdc::encode``, whose schema, fake and gradient stand
 below. ``encode_composite`` is the same in standard operators, for ONNX, and
 ``encode_reference`` spells the formula out, for tests.
 """
-from typing import Tuple
-
 import torch
 from torch import Tensor
 
@@ -24,9 +22,9 @@ MAX_CODES = 256
 def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """Encode features around codewords.
 
-    Memory beside the arguments is a tile of x and the result, forward and
-    backward; the gradient of x is the one tensor as large as x. Gradients of
-    gradients are not available.
+    Memory beside the arguments is a tile of x, the result and the distances
+    (B, K, N), which wait for the backward pass; the gradient of x is the one
+    tensor as large as x. Gradients of gradients are not available.
 
     Args:
         x (Tensor): features, (B, N, D) or (B, D, H, W) with N = H * W, of
@@ -48,7 +46,7 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     columns = as_columns(x)
     if torch.onnx.is_in_onnx_export():
         return encode_composite(columns, codewords, scale)
-    return torch.ops.mmseg_encstdc.encode(columns, codewords, scale)
+    return torch.ops.mmseg_encstdc.encode(columns, codewords, scale)[0]
 
 
 def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
@@ -86,42 +84,61 @@ def as_columns(x: Tensor) -> Tensor:
     return x.flatten(2) if x.dim() == 4 else x.transpose(1, 2)
 
 
-# --- The operator: schema, fake, gradient ------------------------------------
+# --- The operator: schema, implementation, fake, gradient --------------------
+
+# Defined rather than torch.library.custom_op, whose first call would import
+# the whole of torch.compile.
+torch.library.define(
+    'mmseg_encstdc::encode',
+    '(Tensor x, Tensor codewords, Tensor scale) -> '
+    '(Tensor encodings, Tensor distances)', tags=torch.Tag.pt2_compliant_tag)
+torch.library.define(
+    'mmseg_encstdc::encode_backward',
+    '(Tensor grad, Tensor x, Tensor codewords, Tensor scale, Tensor distances)'
+    ' -> (Tensor grad_x, Tensor grad_codewords, Tensor grad_scale)',
+    tags=torch.Tag.pt2_compliant_tag)
 
 
-@torch.library.custom_op('mmseg_encstdc::encode', mutates_args=())
-def _encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
+@torch.library.impl('mmseg_encstdc::encode', 'default')
+def _encode(x, codewords, scale):
     with torch.autocast(x.device.type, enabled=False):
         return tiles.encode_forward(x, codewords, scale)
 
 
-@_encode.register_fake
-def _(x, codewords, scale):
-    return codewords.new_empty(x.size(0), *codewords.shape)
-
-
-@torch.library.custom_op('mmseg_encstdc::encode_backward', mutates_args=())
-def _encode_backward(grad: Tensor, x: Tensor, codewords: Tensor,
-                     scale: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+@torch.library.impl('mmseg_encstdc::encode_backward', 'default')
+def _encode_backward(grad, x, codewords, scale, distances):
     with torch.autocast(x.device.type, enabled=False):
-        return tiles.encode_backward(grad, x, codewords, scale)
+        return tiles.encode_backward(grad, x, codewords, scale, distances)
 
 
-@_encode_backward.register_fake
-def _(grad, x, codewords, scale):
+@torch.library.register_fake('mmseg_encstdc::encode')
+def _(x, codewords, scale):
+    batch, (k, d) = x.size(0), codewords.shape
+    return (codewords.new_empty(batch, k, d),
+            codewords.new_empty(batch, k, x.size(2)))
+
+
+@torch.library.register_fake('mmseg_encstdc::encode_backward')
+def _(grad, x, codewords, scale, distances):
     return (torch.empty_like(x), torch.empty_like(codewords),
             torch.empty_like(scale))
 
 
 def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+    _, distances = output
+    ctx.mark_non_differentiable(distances)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, distances)
 
 
-def _gradient(ctx, grad):
+def _gradient(ctx, grad, _):
+    if grad is None:
+        return None, None, None
     return torch.ops.mmseg_encstdc.encode_backward(grad, *ctx.saved_tensors)
 
 
-_encode.register_autograd(_gradient, setup_context=_setup_context)
+torch.library.register_autograd(
+    'mmseg_encstdc::encode', _gradient, setup_context=_setup_context)
 
 
 # --- The same without the operator -------------------------------------------

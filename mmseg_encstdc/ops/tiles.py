@@ -1,16 +1,17 @@
 """The Encoding operator as matrix products over tiles of features.
 
-A tile is a run of feature vectors that fits the cache: all that reads it
-reads it there, so x comes from memory once forward and once backward, and
-nothing as large as x exists beside it. In a tile
+A tile is a run of feature vectors small enough to stay in the cache: all that
+reads it reads it there, so x comes from memory once forward and once backward,
+and nothing as large as x exists beside it. In a tile
 
     d = |x|^2 - 2 C x + |c|^2        (distances, 1 product)
     E = A x^T - (sum_i A_i) * C      (encodings, 1 product)
 
 on features and codewords both moved by the mean codeword. Residuals and
 distances do not notice, but |x|^2 no longer swamps the distances where
-features and codewords share a large offset. The backward pass recomputes the
-assignments rather than keep them: 5 products of the same size.
+features and codewords share a large offset. The forward pass hands on the
+distances, which are K / D of x, and so leaves the backward pass 4 products of
+the same size rather than 5.
 """
 from typing import Iterator, Tuple
 
@@ -19,83 +20,102 @@ from torch import Tensor
 
 __all__ = ['encode_backward', 'encode_forward']
 
-# Bytes of a tile: what a core's second-level cache holds beside the products.
-TILE_BYTES = 1 << 20
-# Features in a tile at least, so that the products have something to do.
-LEAST = 16
+# Bytes of a tile: on a CPU what its caches hold beside the products, on any
+# other device what keeps it busy.
+TILE_BYTES = 3 << 20
+DEVICE_TILE_BYTES = 64 << 20
+# Features of an image in a tile at least, if the image has as many: fewer do
+# not fill the products.
+LEAST = 256
 
 
-def encode_forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
-    """Encodings (B, K, D) of features (B, D, N), any strides."""
+def encode_forward(x: Tensor, codewords: Tensor,
+                   scale: Tensor) -> Tuple[Tensor, Tensor]:
+    """Encodings (B, K, D) and distances (B, K, N) of features (B, D, N)."""
+    batch, (k, d) = x.size(0), codewords.shape
     mean = codewords.mean(0)  # (D, )
     centred = codewords - mean  # (K, D)
     norms = centred.square().sum(1, keepdim=True)  # (K, 1)
-    batch, (k, d) = x.size(0), codewords.shape
-    encodings = codewords.new_zeros(batch, k, d)
-    mass = codewords.new_zeros(batch, k, 1)
-    for _, tile in tiles(x, mean):
-        distances = torch.matmul(centred, tile).mul_(-2)  # (B, K, n)
-        distances += squared_norms(tile) + norms
-        assignment = distances.mul_(scale.unsqueeze(1)).softmax(1)
-        encodings.baddbmm_(assignment, tile.transpose(1, 2))
-        mass += assignment.sum(2, keepdim=True)
-    return encodings - mass * centred
+    expanded = centred.expand(batch, k, d)
+    distances = codewords.new_empty(batch, k, x.size(2))
+    gathered = codewords.new_zeros(batch, d, k)  # sum_i x_i A_i
+    mass = codewords.new_zeros(batch, k, 1)  # sum_i A_i
+    for images, window, tile in tiles(x, mean):
+        distance = tile.square().sum(1, keepdim=True) + norms  # (b, K, n)
+        distance.baddbmm_(expanded[images], tile, alpha=-2)
+        distances[images, :, window] = distance
+        assignment = distance.mul_(scale.unsqueeze(1)).softmax(1)
+        gathered[images].baddbmm_(tile, assignment.transpose(1, 2))
+        mass[images] += assignment.sum(2, keepdim=True)
+    encodings = gathered.transpose(1, 2).contiguous()
+    return encodings.sub_(mass * centred), distances
 
 
-def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor,
-                    scale: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
+                    distances: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (B, D, N), codewords (K, D) and scale (K, ).
 
     With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
-    dl = A (dA - A dA), ds = sum dl d,
-    dx = A G + 2 (sum_k s_k dl_k) x - 2 (s dl) C, and
-    dC = -a G - 2 s (dl x - (sum dl) C).
+    dl = A (dA - A dA), ds = sum dl d, dd = s dl,
+    dx = A G - 2 dd C + 2 (sum_k dd_k) x, and
+    dC = -a G - 2 (dd x - (sum dd) C).
     """
-    mean = codewords.mean(0)
-    centred = codewords - mean
-    norms = centred.square().sum(1, keepdim=True)
     batch, (k, d) = x.size(0), codewords.shape
+    mean = codewords.mean(0)  # (D, )
+    centred = codewords - mean  # (K, D)
     steepness = scale.unsqueeze(1)  # (K, 1)
-    expanded = centred.expand(batch, k, d)
-    into = torch.cat([expanded, grad], 1)  # (B, 2K, D): for d and dA
-    back = torch.cat([grad, -2 * expanded], 1).transpose(1, 2)  # (B, D, 2K)
     offset = (grad * centred).sum(2, keepdim=True)  # (B, K, 1)
+    back = torch.cat([grad, (-2 * centred).expand(batch, k, d)], 1)
+    back = back.transpose(1, 2)  # (B, D, 2K)
     grad_x = torch.empty_like(x)
     grad_scale = torch.zeros_like(scale)
-    pulled = codewords.new_zeros(batch, k, d)  # sum_i dl_i x_i
-    pull = codewords.new_zeros(batch, k, 1)  # sum_i dl_i
-    mass = codewords.new_zeros(batch, k, 1)  # sum_i A_i
-    for window, tile in tiles(x, mean):
-        products = torch.matmul(into, tile)  # (B, 2K, n)
-        distances = products[:, :k].mul_(-2)
-        distances += squared_norms(tile) + norms
-        assignment = (distances * steepness).softmax(1)
-        grad_a = products[:, k:].sub_(offset)
-        grad_l = assignment * (
-            grad_a - (assignment * grad_a).sum(1, keepdim=True))
-        grad_scale += (grad_l * distances).sum((0, 2))
-        pulled.baddbmm_(grad_l, tile.transpose(1, 2))
-        pull += grad_l.sum(2, keepdim=True)
-        mass += assignment.sum(2, keepdim=True)
+    pulled = codewords.new_zeros(batch, d, k)  # sum_i x_i dd_i
+    mass = codewords.new_zeros(batch, 2 * k, 1)  # sum_i A_i, sum_i dd_i
+    for images, window, tile in tiles(x, mean):
+        distance = distances[images, :, window]  # (b, K, n)
+        assignment = (distance * steepness).softmax(1)
+        grad_a = torch.baddbmm(offset[images], grad[images], tile, beta=-1)
+        grad_a -= (assignment * grad_a).sum(1, keepdim=True)
+        grad_l = grad_a.mul_(assignment)
+        grad_scale += (grad_l * distance).sum((0, 2))
         grad_d = grad_l.mul_(steepness)
-        moved = torch.bmm(back, torch.cat([assignment, grad_d], 1))
-        moved.addcmul_(tile, grad_d.sum(1, keepdim=True), value=2)
-        grad_x[:, :, window] = moved
-    grad_codewords = -(mass * grad).sum(0) - 2 * steepness * (
-        pulled - pull * centred).sum(0)
+        pulled[images].baddbmm_(tile, grad_d.transpose(1, 2))
+        weights = torch.cat([assignment, grad_d], 1)  # (b, 2K, n)
+        mass[images] += weights.sum(2, keepdim=True)
+        tile.mul_(2 * grad_d.sum(1, keepdim=True)).baddbmm_(back[images], weights)
+        grad_x[images, :, window] = tile
+    pulled = pulled.transpose(1, 2) - mass[:, k:] * centred  # (B, K, D)
+    grad_codewords = -(mass[:, :k] * grad + 2 * pulled).sum(0)
     return grad_x, grad_codewords, grad_scale
 
 
-def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, Tensor]]:
-    """Windows of N, and the features there less ``mean``: (B, D, n)."""
+def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, slice, Tensor]]:
+    """Cut x (B, D, N) along B and N.
+
+    Yields where in B, where in N, and the features there less ``mean`` in the
+    type of ``mean``, (b, D, n). That is the caller's to write to, until the
+    next tile takes its place.
+    """
+    batch, _, count = x.shape
+    images, length = tile_size(x, mean.element_size())
+    room = torch.empty_like(x[:images, :, :length], dtype=mean.dtype)
+    for first in range(0, batch, images):
+        chosen = slice(first, min(first + images, batch))
+        for start in range(0, count, length):
+            window = slice(start, min(start + length, count))
+            part = x[chosen, :, window]
+            tile = room[:part.size(0), :, :part.size(2)]
+            yield chosen, window, torch.sub(part, mean.unsqueeze(1), out=tile)
+
+
+def tile_size(x: Tensor, itemsize: int) -> Tuple[int, int]:
+    """Images of a tile, and features of each.
+
+    As many images as there are, if each still gives the products enough to
+    do: a thread then stays with its image, and the image with its core.
+    """
     batch, channels, count = x.shape
-    row = max(batch * channels, 1) * mean.element_size()
-    length = max(TILE_BYTES // row, LEAST)
-    for start in range(0, count, length):
-        window = slice(start, min(start + length, count))
-        yield window, x[:, :, window].to(mean.dtype) - mean.unsqueeze(1)
-
-
-def squared_norms(tile: Tensor) -> Tensor:
-    """(B, 1, n) of (B, D, n)."""
-    return torch.linalg.vector_norm(tile, dim=1, keepdim=True).square_()
+    budget = TILE_BYTES if x.device.type == 'cpu' else DEVICE_TILE_BYTES
+    features = max(budget // (channels * itemsize), 1)
+    images = max(min(features // max(min(count, LEAST), 1), batch), 1)
+    return images, max(features // images, LEAST)

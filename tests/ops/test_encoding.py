@@ -234,25 +234,25 @@ def test_the_operator_passes_opcheck(dtype):
 
 def test_the_gradient_operator_passes_opcheck():
     x, codewords, scale = (value.detach() for value in arguments())
-    grad = torch.randn(x.size(0), *codewords.shape)
+    encodings, distances = torch.ops.mmseg_encstdc.encode(x, codewords, scale)
     torch.library.opcheck(
         torch.ops.mmseg_encstdc.encode_backward.default,
-        (grad, x, codewords, scale))
+        (torch.randn_like(encodings), x, codewords, scale, distances))
 
 
 @thorough
-@given(shapes, seeds, st.integers(1, 20))
-def test_any_length_of_tile_gives_the_same(shape, seed, length):
+@given(shapes, seeds, st.integers(1, 20), st.integers(1, 20))
+def test_any_length_of_tile_gives_the_same(shape, seed, length, least):
     inputs = draw(shape, seed)
     whole = with_gradients(encode, *inputs)
     batch, channels = inputs[0].shape[:2]
-    kept, least = tiles.TILE_BYTES, tiles.LEAST
-    tiles.TILE_BYTES, tiles.LEAST = length * 8 * batch * channels, 1
+    kept = tiles.TILE_BYTES, tiles.LEAST
+    tiles.TILE_BYTES, tiles.LEAST = length * 8 * batch * channels, least
     try:
         for got, expected in zip(with_gradients(encode, *inputs), whole):
             assert_close(got, expected, 1e-11)
     finally:
-        tiles.TILE_BYTES, tiles.LEAST = kept, least
+        tiles.TILE_BYTES, tiles.LEAST = kept
 
 
 @pytest.mark.parametrize('dtype, tolerance', [
@@ -293,6 +293,14 @@ def test_compile_and_export_keep_one_operator():
     torch.testing.assert_close(program.module()(*inputs), expected)
     compiled = torch.compile(Layer(), fullgraph=True, backend='aot_eager')
     torch.testing.assert_close(compiled(*inputs), expected)
+
+
+def test_distances_wait_for_the_backward_pass_and_have_no_gradient():
+    x, codewords, scale = arguments()
+    encodings, distances = torch.ops.mmseg_encstdc.encode(x, codewords, scale)
+    assert encodings.requires_grad and not distances.requires_grad
+    residuals = x.unsqueeze(1) - codewords.unsqueeze(2)  # (B, K, D, N)
+    assert_close(distances, residuals.square().sum(2), 1e-5)
 
 
 def test_checkpointing_gives_the_same_gradients():
