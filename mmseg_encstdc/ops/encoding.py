@@ -11,7 +11,7 @@ below. ``encode_composite`` is the same in standard operators, for ONNX, and
 import torch
 from torch import Tensor
 
-from . import tiles
+from . import paths
 
 __all__ = ['encode', 'encode_composite', 'encode_reference']
 
@@ -22,9 +22,10 @@ MAX_CODES = 256
 def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """Encode features around codewords.
 
-    Memory beside the arguments is a tile of x, the result and the distances
-    (B, K, N), which wait for the backward pass; the gradient of x is the one
-    tensor as large as x. Gradients of gradients are not available.
+    Memory beside the arguments is a tile of x, the result and, on a CPU, the
+    distances (B, K, N), which wait for the backward pass; the gradient of x is
+    the one tensor as large as x. Gradients of gradients are not available.
+    ``paths`` says who computes: CUDA kernels or matrix products.
 
     Args:
         x (Tensor): features, (B, N, D) or (B, D, H, W) with N = H * W, of
@@ -102,20 +103,21 @@ torch.library.define(
 @torch.library.impl('mmseg_encstdc::encode', 'default')
 def _encode(x, codewords, scale):
     with torch.autocast(x.device.type, enabled=False):
-        return tiles.encode_forward(x, codewords, scale)
+        return paths.forward(x, codewords, scale)
 
 
 @torch.library.impl('mmseg_encstdc::encode_backward', 'default')
 def _encode_backward(grad, x, codewords, scale, distances):
     with torch.autocast(x.device.type, enabled=False):
-        return tiles.encode_backward(grad, x, codewords, scale, distances)
+        return paths.backward(grad, x, codewords, scale, distances)
 
 
 @torch.library.register_fake('mmseg_encstdc::encode')
 def _(x, codewords, scale):
     batch, (k, d) = x.size(0), codewords.shape
+    kept = x.size(2) if paths.keeps_distances(x.device) else 0
     return (codewords.new_empty(batch, k, d),
-            codewords.new_empty(batch, k, x.size(2)))
+            codewords.new_empty(batch, k, kept))
 
 
 @torch.library.register_fake('mmseg_encstdc::encode_backward')

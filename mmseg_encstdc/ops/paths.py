@@ -18,7 +18,10 @@ from torch import Tensor
 
 from . import tiles
 
-__all__ = ['PATHS', 'VARIABLE', 'backward', 'chosen', 'extension', 'forward']
+__all__ = [
+    'PATHS', 'VARIABLE', 'backward', 'chosen', 'extension', 'forward',
+    'keeps_distances'
+]
 
 VARIABLE = 'MMSEG_ENCSTDC_ENCODE'
 PATHS = ('auto', 'torch', 'cuda')
@@ -30,19 +33,34 @@ BUILD = ('pip install --no-build-isolation . from a checkout, with nvcc and the 
          'CUDA build of PyTorch')
 
 
-def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
-    """Encodings (B, K, D) of features (B, D, N), any strides."""
+def forward(x: Tensor, codewords: Tensor,
+            scale: Tensor) -> Tuple[Tensor, Tensor]:
+    """Encodings (B, K, D) of features (B, D, N), any strides, and distances.
+
+    The distances are (B, K, N) where :func:`keeps_distances`, else (B, K, 0).
+    """
     if chosen(x, codewords) == 'cuda':
-        return extension().encode(x, codewords, scale)
-    return tiles.encode_forward(x, codewords, scale)
+        encodings = extension().encode(x, codewords, scale)
+        return encodings, encodings.new_empty(*encodings.shape[:2], 0)
+    return tiles.encode_forward(
+        x, codewords, scale, keep=keeps_distances(x.device))
 
 
-def backward(grad: Tensor, x: Tensor, codewords: Tensor,
-             scale: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
+             distances: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (B, D, N), codewords (K, D) and scale (K, )."""
     if chosen(x, codewords) == 'cuda':
         return extension().encode_backward(grad, x, codewords, scale)
-    return tiles.encode_backward(grad, x, codewords, scale)
+    return tiles.encode_backward(grad, x, codewords, scale, distances)
+
+
+def keeps_distances(device: torch.device) -> bool:
+    """Whether the forward pass keeps the distances for the backward pass.
+
+    On a CPU a product costs more than K / D of x does; on a GPU it does not,
+    and either path may take the backward pass.
+    """
+    return device.type == 'cpu'
 
 
 def chosen(x: Tensor, codewords: Tensor) -> str:

@@ -9,8 +9,8 @@ and nothing as large as x exists beside it. In a tile
 
 on features and codewords both moved by the mean codeword. Residuals and
 distances do not notice, but |x|^2 no longer swamps the distances where
-features and codewords share a large offset. The forward pass hands on the
-distances, which are K / D of x, and so leaves the backward pass 4 products of
+features and codewords share a large offset. Where the forward pass hands on
+the distances, which are K / D of x, it leaves the backward pass 4 products of
 the same size rather than 5.
 """
 from typing import Iterator, Tuple
@@ -29,21 +29,22 @@ DEVICE_TILE_BYTES = 64 << 20
 LEAST = 256
 
 
-def encode_forward(x: Tensor, codewords: Tensor,
-                   scale: Tensor) -> Tuple[Tensor, Tensor]:
-    """Encodings (B, K, D) and distances (B, K, N) of features (B, D, N)."""
+def encode_forward(x: Tensor, codewords: Tensor, scale: Tensor,
+                   keep: bool) -> Tuple[Tensor, Tensor]:
+    """Encodings (B, K, D) and distances (B, K, N) of features (B, D, N).
+
+    Without ``keep`` the distances are (B, K, 0).
+    """
     batch, (k, d) = x.size(0), codewords.shape
     mean = codewords.mean(0)  # (D, )
     centred = codewords - mean  # (K, D)
-    norms = centred.square().sum(1, keepdim=True)  # (K, 1)
-    expanded = centred.expand(batch, k, d)
-    distances = codewords.new_empty(batch, k, x.size(2))
+    distances = codewords.new_empty(batch, k, x.size(2) if keep else 0)
     gathered = codewords.new_zeros(batch, d, k)  # sum_i x_i A_i
     mass = codewords.new_zeros(batch, k, 1)  # sum_i A_i
     for images, window, tile in tiles(x, mean):
-        distance = tile.square().sum(1, keepdim=True) + norms  # (b, K, n)
-        distance.baddbmm_(expanded[images], tile, alpha=-2)
-        distances[images, :, window] = distance
+        distance = distances_of(tile, centred)  # (b, K, n)
+        if keep:
+            distances[images, :, window] = distance
         assignment = distance.mul_(scale.unsqueeze(1)).softmax(1)
         gathered[images].baddbmm_(tile, assignment.transpose(1, 2))
         mass[images] += assignment.sum(2, keepdim=True)
@@ -55,7 +56,7 @@ def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
                     distances: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (B, D, N), codewords (K, D) and scale (K, ).
 
-    With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
+    Distances (B, K, 0) are computed again. With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
     dl = A (dA - A dA), ds = sum dl d, dd = s dl,
     dx = A G - 2 dd C + 2 (sum_k dd_k) x, and
     dC = -a G - 2 (dd x - (sum dd) C).
@@ -71,8 +72,10 @@ def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
     grad_scale = torch.zeros_like(scale)
     pulled = codewords.new_zeros(batch, d, k)  # sum_i x_i dd_i
     mass = codewords.new_zeros(batch, 2 * k, 1)  # sum_i A_i, sum_i dd_i
+    kept = distances.size(2) == x.size(2)
     for images, window, tile in tiles(x, mean):
-        distance = distances[images, :, window]  # (b, K, n)
+        distance = (distances[images, :, window] if kept else distances_of(
+            tile, centred))  # (b, K, n)
         assignment = (distance * steepness).softmax(1)
         grad_a = torch.baddbmm(offset[images], grad[images], tile, beta=-1)
         grad_a -= (assignment * grad_a).sum(1, keepdim=True)
@@ -87,6 +90,14 @@ def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
     pulled = pulled.transpose(1, 2) - mass[:, k:] * centred  # (B, K, D)
     grad_codewords = -(mass[:, :k] * grad + 2 * pulled).sum(0)
     return grad_x, grad_codewords, grad_scale
+
+
+def distances_of(tile: Tensor, centred: Tensor) -> Tensor:
+    """|x - c|^2 (b, K, n) of features (b, D, n) and codewords (K, D)."""
+    norms = centred.square().sum(1, keepdim=True)  # (K, 1)
+    distance = tile.square().sum(1, keepdim=True) + norms
+    return distance.baddbmm_(
+        centred.expand(tile.size(0), *centred.shape), tile, alpha=-2)
 
 
 def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, slice, Tensor]]:
