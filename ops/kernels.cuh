@@ -631,15 +631,16 @@ __global__ void __launch_bounds__(kThreads, 1)
 // --- Before and after --------------------------------------------------------
 
 constexpr int kRowThreads = 128;
+constexpr int kLastThreads = 512;  // of finish_backward_kernel, which has few blocks
 
-// The sum over the threads of a block of kRowThreads, in every thread.
-__device__ inline float sum_of_block(float value) {
-  float* shares = reinterpret_cast<float*>(shared_memory());
+// The sum over the threads of a block, in every thread; `shares` holds THREADS.
+template <int THREADS>
+__device__ float sum_of_block(float value, float* shares) {
   for (int lanes = 16; lanes; lanes /= 2) value += shuffle_xor(value, lanes);
   if (thread() % 32 == 0) shares[thread() / 32] = value;
   sync_block();
   float sum = 0;
-  for (int i = 0; i < kRowThreads / 32; ++i) sum += shares[i];
+  for (int i = 0; i < THREADS / 32; ++i) sum += shares[i];
   sync_block();
   return sum;
 }
@@ -679,7 +680,8 @@ __global__ void __launch_bounds__(kRowThreads) prepare_kernel(const Problem p) {
       sum += to_float(rounded) * code;
     }
   }
-  sum = sum_of_block(sum);
+  sum = sum_of_block<kRowThreads>(
+      sum, reinterpret_cast<float*>(shared_memory()));
   if (thread()) return;
   if (image < 0) {
     p.norms[k] = sum;
@@ -720,31 +722,41 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
   }
 }
 
-// Gradients of a codeword and of its scale, summed over the images in order.
+// Gradients of a codeword and of its scale, summed over the images in order. The
+// sums over the splits of as many images as there are threads are kept at once.
 template <class Core>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kLastThreads)
     finish_backward_kernel(const Problem p) {
+  float* masses = reinterpret_cast<float*>(shared_memory());
+  float* pulls = masses + kLastThreads;
   int k = block_x();
   float slope = 2 * p.scale[k], grad_scale = 0;
-  for (int d = thread(); d < p.channels; d += kRowThreads) {
-    float code = p.codewords[k * int64_t(p.channels) + d] - p.mean[d];
-    float grad_code = 0;
-    for (int image = 0; image < p.batch; ++image) {
-      float pulled = sum_of_partial(p, image, k, d);
-      float grad = p.grad[(int64_t(image) * p.codes + k) * p.channels + d];
-      grad_code -= sum_of_rows(p, p.mass, image, k) * grad +
-                   slope * (pulled - sum_of_rows(p, p.pull, image, k) * code);
-      grad_scale -= 2 * code * pulled;
+  for (int first = 0; first < p.batch; first += kLastThreads) {
+    int own = first + thread(), last = first + kLastThreads;
+    if (own < p.batch) {
+      masses[thread()] = sum_of_rows(p, p.mass, own, k);
+      pulls[thread()] = sum_of_rows(p, p.pull, own, k);
+      grad_scale += sum_of_rows(p, p.spread, own, k) +
+                    p.norms[k] * pulls[thread()];
     }
-    p.grad_codewords[k * int64_t(p.channels) + d] = grad_code;
+    sync_block();
+    for (int d = thread(); d < p.channels; d += kLastThreads) {
+      int64_t place = k * int64_t(p.channels) + d;
+      float code = p.codewords[place] - p.mean[d];
+      float grad_code = first ? p.grad_codewords[place] : 0;
+      for (int image = first; image < p.batch && image < last; ++image) {
+        float pulled = sum_of_partial(p, image, k, d);
+        float grad = p.grad[(int64_t(image) * p.codes + k) * p.channels + d];
+        grad_code -= masses[image - first] * grad +
+                     slope * (pulled - pulls[image - first] * code);
+        grad_scale -= 2 * code * pulled;
+      }
+      p.grad_codewords[place] = grad_code;
+    }
+    sync_block();
   }
-  grad_scale = sum_of_block(grad_scale);
-  if (thread()) return;
-  for (int image = 0; image < p.batch; ++image) {
-    grad_scale += sum_of_rows(p, p.spread, image, k) +
-                  p.norms[k] * sum_of_rows(p, p.pull, image, k);
-  }
-  p.grad_scale[k] = grad_scale;
+  grad_scale = sum_of_block<kLastThreads>(grad_scale, masses);
+  if (thread() == 0) p.grad_scale[k] = grad_scale;
 }
 
 }  // namespace encstdc

@@ -15,10 +15,11 @@ auto kernel_of(const Problem& p) {
 
 template <class Core>
 const char* run(const Problem& p, bool backward, void* stream) {
+  int threads = backward ? kLastThreads : kRowThreads;
   Launch prepare = {p.padded_codes, backward ? 1 + p.batch : 1, kRowThreads, 1,
-                    kRowThreads, stream};
+                    4 * kRowThreads, stream};
   Launch work = {p.splits, p.batch, kThreads, p.cluster, p.at.bytes, stream};
-  Launch finish = {p.codes, backward ? 1 : p.batch, kRowThreads, 1, kRowThreads,
+  Launch finish = {p.codes, backward ? 1 : p.batch, threads, 1, 8 * threads,
                    stream};
   if (auto wrong = launch(prepare_kernel<Core>, prepare, p)) return wrong;
   auto kernel = backward ? p.channels_are_rows ? kernel_of<Core, true, true>(p)

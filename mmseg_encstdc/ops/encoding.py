@@ -43,7 +43,8 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
             argument, what it has and what is accepted.
         TypeError: likewise for a type.
     """
-    check_arguments(x, codewords, scale)
+    if not torch.jit.is_tracing():  # which warns of every comparison of sizes
+        check_arguments(x, codewords, scale)
     columns = as_columns(x)
     if torch.onnx.is_in_onnx_export():
         return encode_composite(columns, codewords, scale)

@@ -56,9 +56,9 @@ def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
                     distances: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (B, D, N), codewords (K, D) and scale (K, ).
 
-    Distances (B, K, 0) are computed again. With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
-    dl = A (dA - A dA), ds = sum dl d, dd = s dl,
-    dx = A G - 2 dd C + 2 (sum_k dd_k) x, and
+    Distances (B, K, 0) are computed again. With G = ``grad`` (B, K, D), per
+    feature: dA_k = G_k (x - c_k), dl = A (dA - A dA), ds = sum dl d,
+    dd = s dl, dx = A G - 2 dd C + 2 (sum_k dd_k) x, and
     dC = -a G - 2 (dd x - (sum dd) C).
     """
     batch, (k, d) = x.size(0), codewords.shape

@@ -3,10 +3,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operator_cases import LAYOUTS as VIEWS
+from operator_cases import assert_agree, formula
+from operator_cases import draw as draw_columns
 from torch.autograd import gradcheck
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_encstdc.ops import encode, encode_composite, encode_reference, tiles
+from mmseg_encstdc.ops import (
+    encode,
+    encode_composite,
+    encode_reference,
+    paths,
+    tiles,
+)
 
 # Largest error over the largest value. The expanded square of the distance
 # loses digits that the residual keeps, hence the width of float32.
@@ -301,6 +310,89 @@ def test_distances_wait_for_the_backward_pass_and_have_no_gradient():
     assert encodings.requires_grad and not distances.requires_grad
     residuals = x.unsqueeze(1) - codewords.unsqueeze(2)  # (B, K, D, N)
     assert_close(distances, residuals.square().sum(2), 1e-5)
+
+
+# Path A sums in the type of the codewords whatever the type of x is: only the
+# gradient of x is rounded to it.
+PRODUCTS = {
+    torch.float64: dict(encodings=1e-11, grad_x=1e-11, codewords=1e-11,
+                        scale=1e-11),
+    torch.float32: dict(encodings=5e-6, grad_x=1e-5, codewords=5e-6, scale=1e-5),
+    torch.float16: dict(encodings=5e-6, grad_x=1e-3, codewords=5e-6, scale=1e-5),
+    torch.bfloat16: dict(encodings=5e-6, grad_x=8e-3, codewords=5e-6, scale=1e-5),
+}
+
+
+@pytest.mark.parametrize('keep', [True, False])
+@settings(max_examples=60)
+@given(
+    st.integers(1, 3), st.integers(1, 160), st.integers(1, 300),
+    st.integers(1, 256), st.sampled_from(list(PRODUCTS)),
+    st.sampled_from(list(VIEWS)), seeds)
+def test_any_shape_type_and_layout_is_the_formula(
+        keep, batch, channels, features, codes, dtype, layout, seed):
+    x, *rest = draw_columns(batch, channels, features, codes, dtype, seed)
+    if dtype == torch.float64:
+        rest = [value.double() for value in rest]
+    codewords, scale, grad = rest
+    x = VIEWS[layout](x)
+    encodings, distances = tiles.encode_forward(x, codewords, scale, keep)
+    got = [encodings, *tiles.encode_backward(
+        grad, x, codewords, scale, distances)]
+    inputs = (x, *rest)
+    assert got[1].dtype == dtype
+    assert distances.size(2) == (features if keep else 0)
+    assert_agree(got, formula(*inputs), PRODUCTS[dtype], inputs)
+
+
+def test_other_devices_compute_the_distances_again(monkeypatch):
+    x, codewords, scale = arguments()
+    expected = with_gradients(encode, x.transpose(1, 2), codewords, scale)
+    monkeypatch.setattr(paths, 'keeps_distances', lambda device: False)
+    assert torch.ops.mmseg_encstdc.encode(x, codewords, scale)[1].numel() == 0
+    again = with_gradients(encode, x.transpose(1, 2), codewords, scale)
+    for mine, theirs in zip(again, expected):
+        assert_close(mine, theirs, 1e-5)
+
+
+class Layer(torch.nn.Module):
+    """The operator as a part of a network, x (B, D, H, W)."""
+
+    def __init__(self, codewords, scale):
+        super().__init__()
+        self.codewords = torch.nn.Parameter(codewords)
+        self.scale = torch.nn.Parameter(scale)
+
+    def forward(self, x):
+        return encode(2 * x, self.codewords, self.scale).relu()
+
+
+@pytest.mark.slow
+def test_inductor_compiles_it_whole_with_its_gradients():
+    x, codewords, scale = draw((2, 5, 4, 6, 3), seed=4, dtype=torch.float32)
+    layer = Layer(codewords, scale)
+    compiled = torch.compile(layer, fullgraph=True)
+    for size in (6, 5):  # and again for another size
+        expected = with_gradients(layer, x[..., :size])
+        for mine, theirs in zip(
+                with_gradients(compiled, x[..., :size]), expected):
+            assert_close(mine, theirs, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('dynamo', [True, False])
+def test_onnx_has_standard_operators_that_give_the_same(tmp_path, dynamo):
+    onnx = pytest.importorskip('onnx')
+    if dynamo:
+        pytest.importorskip('onnxscript')
+    x, codewords, scale = draw((2, 5, 4, 6, 3), seed=4, dtype=torch.float32)
+    layer, path = Layer(codewords, scale).eval(), str(tmp_path / 'layer.onnx')
+    torch.onnx.export(layer, (x, ), path, dynamo=dynamo)
+    graph = onnx.load(path).graph
+    assert {node.domain for node in graph.node} <= {'', 'ai.onnx'}
+    out, = onnx.reference.ReferenceEvaluator(path).run(
+        None, {graph.input[0].name: x.numpy()})
+    assert_close(torch.from_numpy(out), layer(x).detach(), 1e-5)
 
 
 def test_checkpointing_gives_the_same_gradients():

@@ -62,6 +62,7 @@ LARGE = {
     'codewords in groups': (1, 256, 70, 256, 'H100'),
     'channels in chunks': (2, 700, 70, 33, 'small memory'),
     'all of a small device': (2, 512, 130, 32, 'small memory'),
+    'more images than threads': (515, 3, 2, 2, 'H100'),
 }
 
 
