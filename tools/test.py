@@ -64,15 +64,19 @@ def write_predictions(evaluator, folder: str) -> None:
         metric['output_dir'] = folder
 
 
+def test(args: argparse.Namespace) -> None:
+    cfg = cli.prepare(args, ['test_dataloader'])
+    apply(args, cfg)
+    runner = cli.build_runner(cfg)
+    cli.check_fits(runner.model, args.checkpoint)
+    runner.test()
+
+
 def main() -> None:
     args = parse_args()
     with cli.one_line_errors():
-        cfg = cli.prepare(args, ['test_dataloader'])
-        apply(args, cfg)
-        runner = cli.build_runner(cfg)
-        cli.check_fits(runner.model, args.checkpoint)
-        runner.test()
-        stop_processes()
+        test(args)
+        stop_processes()  # when the model is gone
 
 
 if __name__ == '__main__':

@@ -70,20 +70,24 @@ def use_amp(cfg) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def train(args: argparse.Namespace) -> None:
+    cfg = cli.prepare(
+        args, ['train_dataloader', 'val_dataloader'], training=True)
+    apply(args, cfg)
+    runner = cli.build_runner(cfg)
+    if args.resume:
+        path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
+        if path:
+            cli.check_fits(runner.model, path)
+        runner.register_hook(ForgetForeignBest())
+    runner.train()
+
+
 def main() -> None:
     args = parse_args()
     with cli.one_line_errors():
-        cfg = cli.prepare(
-            args, ['train_dataloader', 'val_dataloader'], training=True)
-        apply(args, cfg)
-        runner = cli.build_runner(cfg)
-        if args.resume:
-            path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-            if path:
-                cli.check_fits(runner.model, path)
-            runner.register_hook(ForgetForeignBest())
-        runner.train()
-        stop_processes()
+        train(args)
+        stop_processes()  # when the model is gone
 
 
 if __name__ == '__main__':

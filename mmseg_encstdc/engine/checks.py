@@ -8,7 +8,9 @@ from ..datasets.checks import check_folders, check_pair, check_pairs_exist
 from ..datasets.transforms import LoadSegAnnotations
 from ..errors import InputError
 
-__all__ = ['bind_classes', 'check_config', 'check_data', 'datasets_of']
+__all__ = [
+    'bind_classes', 'check_config', 'check_data', 'datasets_of', 'metainfo_of'
+]
 
 # Auxiliary heads whose channels are not the data set's classes.
 EDGE_HEADS = ('DetailHead', 'STDCHead')
@@ -99,10 +101,15 @@ def datasets_of(config: dict) -> Iterator[dict]:
         yield config
 
 
+def metainfo_of(dataset: dict) -> dict:
+    """What a data set's config and its class say of the data."""
+    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
+    return {**meta, **(dataset.get('metainfo') or {})}
+
+
 def _classes(dataset: dict) -> tuple:
     """Class names of a data set's config; empty when it does not say."""
-    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-    return {**meta, **(dataset.get('metainfo') or {})}.get('classes', ())
+    return metainfo_of(dataset).get('classes', ())
 
 
 def _heads(model: dict) -> Iterator[Tuple[str, dict]]:

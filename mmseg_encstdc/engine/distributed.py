@@ -1,4 +1,5 @@
 """Several processes without a GPU, which MMEngine does not provide for."""
+import gc
 import os
 import re
 import subprocess
@@ -83,9 +84,11 @@ def start_processes(cfg: Config, launcher: str) -> None:
 def stop_processes() -> None:
     """Leave the process group together, if there is one.
 
-    A gloo process that ends while another still talks to it aborts.
+    A gloo process that ends while another still talks to it aborts, and so does
+    one whose group is still held by a model that went out of use in a cycle.
     """
     if dist.is_available() and dist.is_initialized():
+        gc.collect()
         dist.barrier()
         dist.destroy_process_group()
 

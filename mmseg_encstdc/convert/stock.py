@@ -1,0 +1,77 @@
+"""Checkpoints of MMSegmentation's own EncNet and STDC.
+
+They load as they are, into MMSegmentation's configs and into those of this
+package whose heads are the same. What needs a conversion is STDC's detail head:
+its two channels, detail and none, have a sigmoid each, so the one of
+``DetailHead`` is the second.
+"""
+import re
+from typing import Optional
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from ..errors import InputError
+from .checkpoint import Conversion, State, fit, listed, read, rename
+
+__all__ = ['SOURCE', 'convert']
+
+SOURCE = 'MMSegmentation'
+KERNELS = ('laplacian_kernel', 'fusion_kernel')  # constants of the stock head
+
+
+def convert(path: str, cfg: Config) -> Optional[Conversion]:
+    """Convert a checkpoint of MMSegmentation; None where it fits as it is.
+
+    Args:
+        path (str): the file.
+        cfg (Config): the experiment that is to take it.
+
+    Raises:
+        InputError: when the file cannot be read or does not fit the config.
+    """
+    content = read(path)
+    state = content.get('state_dict')
+    if not isinstance(state, dict) or 'meta' not in content:
+        raise InputError(f'checkpoint {path} is none of MMSegmentation: it needs '
+                         'the dictionaries state_dict and meta')
+    model = MODELS.build(cfg.model)
+    wanted = model.state_dict()
+    if {k: v.shape for k, v in state.items()} == {
+            k: v.shape for k, v in wanted.items()}:
+        return None
+    source = content['meta'].get('converted_from')
+    if source:
+        raise InputError(f'checkpoint {path} was converted from {source} already, '
+                         'for another config')
+    state = one_channel(state, wanted)
+    check_bias(state, wanted, path)
+
+    def name_of(key: str) -> Optional[str]:
+        return None if key.split('.')[-1] in KERNELS else key
+
+    return fit(rename(state, name_of, path), model, 'the model', path)
+
+
+def one_channel(state: State, wanted: State) -> State:
+    """The state with two-channel detail heads cut down, where one is wanted."""
+    cut = {}
+    for key, value in state.items():
+        one = key in wanted and len(wanted[key]) == 1 and len(value) == 2
+        detail = one and re.search(r'auxiliary_head\..*conv_seg\.', key)
+        cut[key] = value[1:] if detail else value
+    return cut
+
+
+def check_bias(state: State, wanted: State, path: str) -> None:
+    """A bias cannot be left out; say which option keeps it.
+
+    Raises:
+        InputError: naming the heads without one.
+    """
+    heads = [key[:-len('.conv_seg.bias')] for key in state.keys() - wanted.keys()
+             if key.endswith('.conv_seg.bias')]
+    if heads:
+        raise InputError(
+            f'checkpoint {path} has a bias in the last convolution of '
+            f'{listed(sorted(heads))}; set bias=True in these heads of the config')
