@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-DATA = Path(__file__).parents[1] / 'data'
-CONFIGS = Path(__file__).parents[2] / 'configs'
+DATA = Path(__file__).parent / 'data'
+CONFIGS = Path(__file__).parents[1] / 'configs'
 sys.path.insert(0, str(DATA))
 
 import fill  # noqa: E402
