@@ -55,11 +55,11 @@ def convert(path: str, cfg: Config) -> Optional[Conversion]:
 
 def one_channel(state: State, wanted: State) -> State:
     """The state with two-channel detail heads cut down, where one is wanted."""
-    cut = {}
+    cut = dict(state)
     for key, value in state.items():
-        one = key in wanted and len(wanted[key]) == 1 and len(value) == 2
-        detail = one and re.search(r'auxiliary_head\..*conv_seg\.', key)
-        cut[key] = value[1:] if detail else value
+        if re.match(r'auxiliary_head\..*conv_seg\.', key) and key in wanted:
+            if len(value) == 2 and len(wanted[key]) == 1:
+                cut[key] = value[1:]
     return cut
 
 

@@ -1,0 +1,325 @@
+"""Conversion: what is left out is told, all else must fit, nothing is executed."""
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from golden import (
+    CONFIGS,
+    encnet_config,
+    encnet_state,
+    stdc_config,
+    stdc_state,
+)
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_checkpoint
+from mmseg.registry import MODELS
+
+from mmseg_encstdc.convert import command, pytorch_encoding, stdc_seg, stock
+from mmseg_encstdc.engine import cli
+from mmseg_encstdc.errors import InputError
+
+STDC1 = str(CONFIGS / 'stdc1_seg50_cityscapes.py')
+ENCNET = str(CONFIGS / 'encnet_r50s_ade.py')
+
+
+@pytest.fixture(scope='module')
+def stdc():
+    return stdc_state('STDCNet813')
+
+
+@pytest.fixture(scope='module')
+def encnet():
+    return encnet_state('resnet50s')
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Write a checkpoint; returns its path."""
+    def write(content, name='authors.pth'):
+        path = tmp_path / name
+        torch.save(content, path)
+        return str(path)
+
+    return write
+
+
+def imagenet(state, prefix):
+    """The classification checkpoint behind a segmentation checkpoint."""
+    return {key[len(prefix):]: value for key, value in state.items()
+            if key.startswith(prefix)}
+
+
+# --- Whole networks ----------------------------------------------------------
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state: state,
+    lambda state: dict(state_dict=state, epoch=3, best_pred=0.5),
+    lambda state: dict(state_dict={f'module.{k}': v for k, v in state.items()}),
+    lambda state: {f'module.{k}': v for k, v in state.items()},
+])
+def test_a_state_dict_is_found_in_any_wrapping(saved, stdc, wrap):
+    cfg = stdc_config('STDCNet813')
+    plain = stdc_seg.convert(saved(stdc), cfg)
+    found = stdc_seg.convert(saved(wrap(stdc), 'wrapped.pth'), cfg)
+    assert found.state.keys() == plain.state.keys()
+    assert all(torch.equal(found.state[k], plain.state[k]) for k in plain.state)
+
+
+@pytest.mark.parametrize('converter, config, state', [
+    (stdc_seg, STDC1, 'stdc'), (pytorch_encoding, ENCNET, 'encnet')])
+def test_the_result_is_a_checkpoint_that_the_tools_take(
+        saved, tmp_path, request, converter, config, state):
+    source = saved(request.getfixturevalue(state))
+    target = str(tmp_path / 'deeper' / 'ours.pth')
+    said = command.run(converter, source, target, config)
+    model = MODELS.build(cli.load_config(config).model)
+    checkpoint = load_checkpoint(model, target, strict=True)
+    cli.check_fits(model, target)
+    meta = checkpoint['meta']
+    assert meta['converted_from'] == converter.SOURCE
+    classes = meta['dataset_meta']['classes']
+    assert len(classes) == len(meta['dataset_meta']['palette']) in (19, 150)
+    assert f'{len(checkpoint["state_dict"])} entries for the model' in said
+    assert not list(tmp_path.glob('**/*.partial'))
+
+
+def test_heads_that_the_config_does_not_train_are_told(saved, tmp_path, stdc):
+    said = command.run(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), STDC1)
+    told = {line.split(': ')[1].split(' ')[0] for line in said.splitlines()
+            if line.startswith('left out')}
+    assert told == {
+        'conv_out_sp16', 'conv_out_sp4', 'conv_out_sp2', 'cp.backbone.conv_last',
+        'cp.backbone.fc', 'cp.backbone.bn', 'cp.backbone.linear'}
+    left_out = torch.load(tmp_path / 'ours.pth')['meta']['left_out']
+    assert 'conv_out_sp4.conv_out.weight' in left_out
+
+
+def test_an_auxiliary_head_may_be_left_out(saved, encnet):
+    cfg = encnet_config('resnet50s')
+    cfg.model.auxiliary_head = None
+    found = pytorch_encoding.convert(saved(encnet), cfg)
+    assert found.left_out and all(k.startswith('auxlayer') for k in found.left_out)
+
+
+def test_gains_of_activated_norms_become_plain_ones(saved, stdc):
+    state = stdc_seg.convert(saved(stdc), stdc_config('STDCNet813')).state
+    name = 'cp.arm32.conv.bn.weight'
+    assert (stdc[name] < 0).any()
+    torch.testing.assert_close(
+        state['backbone.arms.0.conv_layer.bn.weight'], stdc[name].abs() + 1e-5)
+    plain = 'cp.backbone.features.0.bn.weight'
+    assert torch.equal(state['backbone.backbone.stages.0.bn.weight'], stdc[plain])
+
+
+# --- ImageNet ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('depth, config', [
+    ('resnet50s', 'encnet_r50s_ade.py'), ('resnet101s', 'encnet_r101s_ade.py')])
+def test_a_resnet_of_imagenet_becomes_what_init_cfg_takes(
+        saved, tmp_path, depth, config):
+    state = imagenet(encnet_state(depth), 'pretrained.')
+    state['fc.weight'] = torch.zeros(1000, 2048)
+    target = str(tmp_path / 'backbone.pth')
+    said = command.run(
+        pytorch_encoding, saved(state), target, str(CONFIGS / config))
+    assert 'for the backbone' in said and 'fc (1 entries)' in said
+    cfg = Config.fromfile(CONFIGS / config).model.backbone
+    cfg.init_cfg.checkpoint = target
+    backbone = MODELS.build(cfg)
+    backbone.init_weights()
+    assert torch.equal(backbone.stem[7].weight, state['bn1.weight'])
+    assert torch.equal(backbone.layer4[1].conv3.weight,
+                       state['layer4.1.conv3.weight'])
+
+
+def test_an_stdc_of_imagenet_becomes_what_init_cfg_takes(saved, tmp_path, stdc):
+    state = imagenet(stdc, 'cp.backbone.')
+    target = str(tmp_path / 'backbone.pth')
+    said = command.run(stdc_seg, saved(dict(state_dict=state)), target, STDC1)
+    assert 'for the backbone' in said and 'left out' in said
+    cfg = Config.fromfile(STDC1).model.backbone
+    cfg.backbone_cfg.init_cfg = dict(type='Pretrained', checkpoint=target)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    assert torch.equal(model.backbone.stages[4][1].layers[3].conv.weight,
+                       state['features.7.conv_list.3.conv.weight'])
+
+
+# --- What is refused ---------------------------------------------------------
+
+
+@pytest.mark.parametrize('converter, config, state', [
+    (stdc_seg, STDC1, 'stdc'), (pytorch_encoding, ENCNET, 'encnet')])
+def test_converting_twice_is_refused(
+        saved, tmp_path, request, converter, config, state):
+    once, twice = str(tmp_path / 'once.pth'), str(tmp_path / 'twice.pth')
+    command.run(converter, saved(request.getfixturevalue(state)), once, config)
+    with pytest.raises(InputError, match=f'once.pth was converted from '
+                       f'{converter.SOURCE} already'):
+        command.run(converter, once, twice, config)
+
+
+def test_a_truncated_file_is_refused(saved, stdc):
+    path = saved(stdc)
+    content = open(path, 'rb').read()
+    open(path, 'wb').write(content[:len(content) // 2])
+    with pytest.raises(InputError, match='authors.pth cannot be read') as caught:
+        stdc_seg.convert(path, stdc_config('STDCNet813'))
+    assert '\n' not in str(caught.value)
+
+
+class Trap:
+    """Pickled, it would write a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+@pytest.mark.parametrize('converter', [stdc_seg, pytorch_encoding, stock])
+def test_no_pickled_code_is_executed(saved, tmp_path, converter):
+    path = saved(dict(state_dict={}, meta={}, trap=Trap(str(tmp_path / 'sprung'))))
+    with pytest.raises(InputError, match='cannot be read'):
+        converter.convert(path, stdc_config('STDCNet813'))
+    (tmp_path / 'plain.pkl').write_bytes(pickle.dumps(Trap(str(tmp_path / 'sprung'))))
+    with pytest.raises(InputError, match='cannot be read'):
+        converter.convert(str(tmp_path / 'plain.pkl'), stdc_config('STDCNet813'))
+    assert not (tmp_path / 'sprung').exists()
+
+
+@pytest.mark.parametrize('content, message', [
+    ([1, 2], 'holds a list'),
+    ({}, 'holds no state dict'),
+    (dict(weights=1), 'holds no state dict; its entries are weights'),
+    (dict(other=torch.zeros(2)), 'is none of'),
+    (dict(state_dict={'a': torch.zeros(1)}, meta=dict(epoch=1)),
+     'is a checkpoint of MMEngine'),
+])
+@pytest.mark.parametrize('converter', [stdc_seg, pytorch_encoding])
+def test_a_foreign_file_is_refused(saved, converter, content, message):
+    with pytest.raises(InputError, match=message):
+        converter.convert(saved(content), stdc_config('STDCNet813'))
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(InputError, match='checkpoint none.pth does not exist'):
+        stdc_seg.convert('none.pth', stdc_config('STDCNet813'))
+
+
+def test_keys_that_are_missing_unknown_or_of_another_shape_are_listed(
+        saved, stdc, encnet):
+    cfg = stdc_config('STDCNet813')
+    lacking = {k: v for k, v in stdc.items() if not k.startswith('ffm.conv1')}
+    with pytest.raises(InputError, match='missing: backbone.ffm.attention.1.conv'):
+        stdc_seg.convert(saved(lacking), cfg)
+    with pytest.raises(InputError, match='not known: ffm.conv9.weight'):
+        stdc_seg.convert(saved({**stdc, 'ffm.conv9.weight': torch.zeros(1)}), cfg)
+    with pytest.raises(InputError, match=r'conv_seg.weight \(19, 256, 1, 1\) for '
+                       r'\(11, 256, 1, 1\)'):
+        cfg.model.decode_head.num_classes = 11
+        stdc_seg.convert(saved(stdc), cfg)
+    with pytest.raises(InputError, match='unexpected: decode_head.fusion.bn.bias'):
+        pytorch_encoding.convert(saved(encnet_state('resnet50s_lateral')),
+                                 encnet_config('resnet50s'))
+
+
+def test_another_depth_is_refused_with_a_count(saved, stdc):
+    with pytest.raises(InputError, match='does not fit the model.* and .* more'):
+        stdc_seg.convert(saved(stdc), stdc_config('STDCNet1446'))
+
+
+def test_two_versions_of_the_backbone_are_refused(saved, stdc):
+    name = 'cp.backbone.x8.0.2.conv_list.0.conv.weight'
+    with pytest.raises(InputError, match=f'two versions.*{name}'):
+        stdc_seg.convert(
+            saved({**stdc, name: stdc[name] + 1}), stdc_config('STDCNet813'))
+
+
+def test_the_target_is_another_file_in_a_place_that_can_be_written(
+        saved, stdc, tmp_path):
+    source = saved(stdc)
+    with pytest.raises(InputError, match='DST .* is SRC'):
+        command.run(stdc_seg, source, source, STDC1)
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='cannot be written'):
+        command.run(stdc_seg, source, str(tmp_path / 'file' / 'x.pth'), STDC1)
+
+
+# --- MMSegmentation's own ----------------------------------------------------
+
+
+def stock_checkpoint(cfg):
+    model = MODELS.build(cfg)
+    return dict(state_dict=model.state_dict(), meta=dict(mmseg_version='1.2.2'))
+
+
+def stock_stdc():
+    """MMSegmentation's STDC1, with two-channel detail head and biases."""
+    from mmseg.models.decode_heads import STDCHead
+    cfg = Config.fromfile(STDC1).model
+    for head in (cfg.decode_head, *cfg.auxiliary_head[:2]):
+        head.bias = True
+    two = dict(type=STDCHead, in_channels=256, channels=64, num_convs=1,
+               num_classes=2, in_index=0, concat_input=False,
+               norm_cfg=dict(type='BN'))
+    ours = [*cfg.auxiliary_head[:2], {**cfg.auxiliary_head[2], 'bias': True}]
+    theirs = [*cfg.auxiliary_head[:2], two]
+    return {**cfg, 'auxiliary_head': theirs}, {**cfg, 'auxiliary_head': ours}
+
+
+def test_stock_encnet_loads_as_it_is(saved):
+    cfg = Config.fromfile(CONFIGS / 'encnet_r50_ade.py')
+    assert stock.convert(saved(stock_checkpoint(cfg.model)), cfg) is None
+
+
+def test_the_second_channel_of_a_stock_detail_head_is_ours(saved):
+    theirs, ours = stock_stdc()
+    checkpoint = stock_checkpoint(theirs)
+    cfg = Config.fromfile(STDC1)
+    cfg.model = ours
+    found = stock.convert(saved(checkpoint), cfg)
+    assert {k.rsplit('.', 1)[1] for k in found.left_out} == set(stock.KERNELS)
+    model, two = MODELS.build(ours).eval(), MODELS.build(theirs).eval()
+    model.load_state_dict(found.state, strict=True)
+    two.load_state_dict(checkpoint['state_dict'])
+    with torch.no_grad():
+        features = model.backbone(torch.randn(1, 3, 64, 64))
+        detail = model.auxiliary_head[2](features)
+        both = two.auxiliary_head[2](features)
+    torch.testing.assert_close(detail, both[:, 1:])
+
+
+def test_a_bias_without_a_place_says_which_option_keeps_it(saved):
+    theirs, _ = stock_stdc()
+    with pytest.raises(InputError, match='auxiliary_head.0, .*set bias=True'):
+        stock.convert(saved(stock_checkpoint(theirs)), Config.fromfile(STDC1))
+
+
+# --- The command line --------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['stdc_seg', 'pytorch_encoding', 'stock'])
+def test_a_tool_says_in_one_line_what_is_wrong(root, tmp_path, name):
+    (tmp_path / 'foreign.pth').write_bytes(b'no checkpoint')
+    done = subprocess.run(
+        [sys.executable, f'tools/convert/{name}.py', str(tmp_path / 'foreign.pth'),
+         str(tmp_path / 'out.pth'), '--config', STDC1],
+        cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith('error: checkpoint')
+    assert 'foreign.pth cannot be read' in done.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_a_config_may_lie_anywhere(saved, tmp_path, stdc):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{STDC1}'\n")
+    command.run(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), str(config))
+    assert CheckpointLoader.load_checkpoint(str(tmp_path / 'ours.pth'))
