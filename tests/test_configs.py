@@ -17,6 +17,8 @@ STDC = [path for path in CONFIGS if path.stem.startswith('stdc')]
 NAMES = [
     *(f'encnet_{r}_{data}' for r in ('r50', 'r101')
       for data in ('ade', 'pcontext', 'voc', 'cityscapes')),
+    *(f'encnet_{r}_{data}' for r in ('r50s', 'r101s')
+      for data in ('ade', 'pcontext')),
     'encnet_r50_coco',
     *(f'stdc{i}_seg{scale}_cityscapes' for i in (1, 2) for scale in (50, 75)),
     'encnet_r18_camvid', 'encnet_r50_camvid', 'stdc1_camvid', 'stdc2_camvid',

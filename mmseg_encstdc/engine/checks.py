@@ -1,4 +1,5 @@
 """What can be known to be wrong before a model is built."""
+import os.path as osp
 from typing import Iterator, List, Tuple
 
 from mmengine.config import Config
@@ -38,6 +39,7 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
             _check_root(dataset)
     if training:
         _check_batch(cfg, world_size)
+        _check_weights(cfg.model, 'model')
 
 
 def bind_classes(cfg: Config, loaders: List[str]) -> None:
@@ -105,6 +107,22 @@ def metainfo_of(dataset: dict) -> dict:
     """What a data set's config and its class say of the data."""
     meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
     return {**meta, **(dataset.get('metainfo') or {})}
+
+
+def _check_weights(part: dict, key: str) -> None:
+    """Files of weights to start from must be there, wherever they are named."""
+    for name, value in part.items():
+        if name == 'init_cfg':
+            for init in value if isinstance(value, list) else [value or {}]:
+                path = init.get('checkpoint') or ''
+                missing = path and '://' not in path and not osp.isfile(path)
+                if init.get('type') == 'Pretrained' and missing:
+                    raise InputError(
+                        f'{key}.init_cfg.checkpoint {path} does not exist; '
+                        "tools/convert makes it from the authors' checkpoint, "
+                        f'or start without: --cfg-options {key}.init_cfg=None')
+        elif isinstance(value, dict):
+            _check_weights(value, f'{key}.{name}')
 
 
 def _classes(dataset: dict) -> tuple:

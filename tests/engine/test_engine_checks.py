@@ -285,3 +285,14 @@ def test_at_most_500_pairs_are_read_but_every_one_must_exist(
     assert read == ['0.jpg', '5.jpg']  # spread evenly over the ten
     (tmp_path / 'labels/train/3.png').unlink()
     assert '3.png is missing' in error_of(check_data, encnet, ['train_dataloader'])
+
+
+def test_weights_to_start_from_must_be_there(encnet, tmp_path):
+    encnet.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'resnet50s.pth'))
+    assert check_config(encnet, LOADERS) is None  # evaluation needs none
+    with pytest.raises(InputError, match='model.backbone.init_cfg.checkpoint .*'
+                       'resnet50s.pth does not exist.*tools/convert'):
+        check_config(encnet, LOADERS, training=True)
+    (tmp_path / 'resnet50s.pth').touch()
+    assert check_config(encnet, LOADERS, training=True) is None
