@@ -7,7 +7,10 @@
 #include <cuda_runtime_api.h>
 #include <torch/library.h>
 
+#include <array>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <tuple>
 
 #include "encode.h"
@@ -40,17 +43,34 @@ View view_of(const Tensor& x) {
   return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
-  auto attribute = [&x](cudaDeviceAttr name) {
+Plan make_plan(const Shape& shape, int device, bool backward) {
+  auto attribute = [device](cudaDeviceAttr name) {
     int value = 0;
-    C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, x.device().index()));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
     return value;
   };
   Device limits = {attribute(cudaDevAttrMultiProcessorCount),
                    attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
                    10 * attribute(cudaDevAttrComputeCapabilityMajor) +
                        attribute(cudaDevAttrComputeCapabilityMinor)};
-  return plan(shape_of(x, codewords), limits, backward);
+  return plan(shape, limits, backward);
+}
+
+// Asking the device takes longer than a launch: plans are kept.
+Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
+  static std::mutex mutex;
+  static std::map<std::array<int, 7>, Plan> plans;
+  Shape shape = shape_of(x, codewords);
+  int device = x.device().index();
+  std::array<int, 7> key = {int(shape.type), shape.batch, shape.channels,
+                            shape.features, shape.codes, device, backward};
+  std::lock_guard<std::mutex> lock(mutex);
+  auto found = plans.find(key);
+  if (found == plans.end()) {
+    c10::cuda::CUDAGuard guard(x.device());
+    found = plans.emplace(key, make_plan(shape, device, backward)).first;
+  }
+  return found->second;
 }
 
 // Whether the kernels take x (B, D, N) and K codewords on this device.

@@ -184,7 +184,8 @@ struct BFloat16Core {
     float sum = 0;
     for (uint32_t pair : right.pairs) {
       float even = as_float(pair << 16), odd = as_float(pair & 0xffff0000u);
-      sum += even * even + odd * odd;
+      sum = sum + even * even;  // a fused operation each
+      sum = sum + odd * odd;
     }
     return sum;
   }

@@ -95,7 +95,7 @@ __device__ inline const float* of_peer(float* shared, int rank) {
 __device__ inline void copy_async(void* shared, const void* global, int bytes) {
 #if __CUDA_ARCH__ >= 800
   uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to),
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(to),
                "l"(global), "r"(bytes)
                : "memory");
 #else
@@ -108,6 +108,10 @@ __device__ inline void copy_async(void* shared, const void* global, int bytes) {
     static_cast<uint16_t*>(shared)[i / 2] = i < bytes ? *from : uint16_t(0);
   }
 #endif
+}
+// Have the second-level cache fetch the line of an address.
+__device__ inline void prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global));
 }
 __device__ inline void commit_copies() {
 #if __CUDA_ARCH__ >= 800
@@ -227,30 +231,51 @@ struct Launch {
   void* stream;
 };
 
-// nullptr, or what went wrong.
-template <typename... Parameters, typename... Arguments>
-const char* launch(void (*kernel)(Parameters...), const Launch& how,
-                   Arguments... arguments) {
+// A launch as CUDA takes it; `attribute` must live as long.
+template <typename... Parameters>
+cudaLaunchConfig_t configure(void (*kernel)(Parameters...), const Launch& how,
+                             cudaLaunchAttribute& attribute) {
   if (how.bytes > 48 * 1024) {
-    cudaError_t status = cudaFuncSetAttribute(
-        reinterpret_cast<const void*>(kernel),
-        cudaFuncAttributeMaxDynamicSharedMemorySize, how.bytes);
-    if (status != cudaSuccess) return cudaGetErrorString(status);
+    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                         cudaFuncAttributeMaxDynamicSharedMemorySize, how.bytes);
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(how.x, how.y);
   config.blockDim = dim3(how.threads);
   config.dynamicSmemBytes = how.bytes;
   config.stream = static_cast<cudaStream_t>(how.stream);
-  cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = how.cluster;
   attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   config.attrs = &attribute;
   config.numAttrs = how.cluster > 1 ? 1 : 0;
+  return config;
+}
+
+// nullptr, or what went wrong.
+template <typename... Parameters, typename... Arguments>
+const char* launch(void (*kernel)(Parameters...), const Launch& how,
+                   Arguments... arguments) {
+  cudaLaunchAttribute attribute = {};
+  cudaLaunchConfig_t config = configure(kernel, how, attribute);
   cudaError_t status =
       cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
-  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+  if (status == cudaSuccess) return nullptr;
+  cudaGetLastError();  // the caller has it
+  return cudaGetErrorString(status);
+}
+
+// Blocks that run at once in clusters; 0 where there are none.
+template <typename... Parameters>
+int active_blocks(void (*kernel)(Parameters...), const Launch& how) {
+  cudaLaunchAttribute attribute = {};
+  cudaLaunchConfig_t config = configure(kernel, how, attribute);
+  int clusters = 0;
+  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return clusters * how.cluster;
 }
 
 }  // namespace encstdc

@@ -8,12 +8,19 @@ namespace encstdc {
 // One for each type, in a .cu file of its own.
 using Run = const char*(const Problem&, bool backward, void* stream);
 Run run_float32, run_float16, run_bfloat16;
+using Active = int(const Problem&, bool backward);
+Active active_float32, active_float16, active_bfloat16;
 
 namespace {
 
 Run* run_of(Type type) {
   if (type == Type::kFloat32) return run_float32;
   return type == Type::kFloat16 ? run_float16 : run_bfloat16;
+}
+
+Active* active_of(Type type) {
+  if (type == Type::kFloat32) return active_float32;
+  return type == Type::kFloat16 ? active_float16 : active_bfloat16;
 }
 
 int scalar_bytes(Type type) { return type == Type::kFloat32 ? 4 : 2; }
@@ -25,7 +32,9 @@ Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
   p.features = shape.features, p.codes = shape.codes;
   p.chunk = plan.chunk, p.stages = plan.stages;
   while (1 << p.chunk_bits < p.chunk) ++p.chunk_bits;
-  p.splits = plan.splits, p.cluster = plan.cluster;
+  p.blocks = plan.blocks, p.cluster = plan.cluster;
+  p.teams = p.blocks / p.cluster;
+  p.tiles = int((shape.features + int64_t(kTile) - 1) / kTile);
   p.padded_channels = int(round_up(shape.channels, plan.chunk));
   p.padded_codes = int(round_up(shape.codes, kGroup));
   p.chunks = p.padded_channels / p.chunk, p.groups = p.padded_codes / kGroup;
@@ -42,7 +51,7 @@ bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   for (plan.chunk = most; plan.chunk >= 128; plan.chunk /= 2) {
     for (plan.stages = shape.channels <= plan.chunk ? 2 : 1; plan.stages;
          --plan.stages) {
-      plan.splits = plan.cluster = 1;
+      plan.blocks = plan.cluster = 1;
       plan.bytes = problem_of(shape, plan, backward).at.bytes;
       if (plan.bytes <= device.shared_bytes) return true;
     }
@@ -50,31 +59,60 @@ bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   return false;
 }
 
-// One block to a multiprocessor, as far as there are tiles. Blocks of a cluster
-// share one set of sums; the others may have an eighth of x, or one each image.
-void split(const Shape& shape, const Device& device, Plan& plan) {
-  Problem p = problem_of(shape, plan, false);
-  int64_t tiles = (shape.features + int64_t(kTile) - 1) / kTile;
-  int64_t splits = device.processors / shape.batch;
-  if (!whole(p)) {
-    int64_t sums = int64_t(4) * p.padded_codes * p.padded_channels;
-    int64_t image =
-        int64_t(scalar_bytes(shape.type)) * shape.channels * shape.features;
-    int64_t most = image / 8 / sums;
-    splits = splits < most ? splits : most;
+// Tiles of the block that has the most; kernels.cuh walks likewise.
+int64_t most_tiles(const Problem& p) {
+  int64_t tiles = int64_t(p.batch) * p.tiles, most = 0;
+  for (int team = 0; team < p.teams; ++team) {
+    int64_t next = tiles * team / p.teams, end = tiles * (team + 1) / p.teams;
+    int64_t own = 0;
+    while (next < end) {
+      int64_t stop = (next / p.tiles + 1) * p.tiles;
+      int64_t count = (stop < end ? stop : end) - next;
+      own += (count + p.cluster - 1) / p.cluster, next += count;
+    }
+    most = most < own ? own : most;
   }
-  splits = splits < tiles ? splits : tiles;
-  plan.splits = splits < 1 ? 1 : int(splits);
+  return most;
+}
+
+// As many blocks as a device runs at once, in the largest teams that cost no more
+// than an eighth of the time: teams of 8 do not fit every group of multiprocessors,
+// but what a team adds up takes the memory of one block.
+void share(const Shape& shape, const Device& device, bool backward, Plan& plan) {
+  Problem p = problem_of(shape, plan, backward);
+  int64_t tiles = int64_t(shape.batch) * p.tiles, blocks = device.processors;
+  if (!whole(p)) {  // the sums of the blocks may have an eighth of x
+    int64_t sums = int64_t(4) * p.padded_codes * p.padded_channels;
+    int64_t x = int64_t(scalar_bytes(shape.type)) * shape.batch *
+                shape.channels * shape.features;
+    int64_t most = x / 8 / sums - shape.batch;
+    blocks = most < 1 ? 1 : blocks < most ? blocks : most;
+  }
+  plan.blocks = int(blocks < tiles ? blocks : tiles);
   if (!whole(p) || device.capability < 90) return;
-  while (plan.cluster < 8 && plan.cluster * 2 <= plan.splits) plan.cluster *= 2;
-  plan.splits -= plan.splits % plan.cluster;
+  int64_t best = most_tiles(problem_of(shape, plan, backward));
+  for (int cluster = 8; cluster > 1; cluster /= 2) {
+    Plan other = plan;
+    other.blocks = other.cluster = cluster;
+    int active = active_of(shape.type)(problem_of(shape, other, backward),
+                                       backward);
+    if (active < cluster) continue;
+    other.blocks = active < device.processors ? active : device.processors;
+    other.blocks -= other.blocks % cluster;
+    if (other.blocks / cluster > tiles) other.blocks = int(tiles) * cluster;
+    if (most_tiles(problem_of(shape, other, backward)) <= best + best / 8) {
+      plan = other;
+      return;
+    }
+  }
 }
 
 // In 16-byte pieces: neighbours along one axis, and every other stride even.
-bool in_pieces(const View& x, int size, bool channels_are_rows) {
+bool in_pieces(const View& x, int batch, int size, bool channels_are_rows) {
   int64_t along = channels_are_rows ? x.feature : x.channel;
   int64_t across = channels_are_rows ? x.channel : x.feature;
-  return along == 1 && across * size % 16 == 0 && x.batch * size % 16 == 0 &&
+  bool even = across * size % 16 == 0 && (batch == 1 || x.batch * size % 16 == 0);
+  return along == 1 && even &&
          reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
 }
 
@@ -85,8 +123,9 @@ const char* run(Problem p, Type type, const View& x, const float* codewords,
   p.codewords = codewords, p.scale = scale;
   int size = scalar_bytes(type);
   p.channels_are_rows = x.channel != 1 || x.feature == 1;
-  p.copy_x = in_pieces(x, size, p.channels_are_rows);
-  p.copy_grad_x = backward && in_pieces(p.grad_x, size, p.channels_are_rows);
+  p.copy_x = in_pieces(x, p.batch, size, p.channels_are_rows);
+  p.copy_grad_x =
+      backward && in_pieces(p.grad_x, p.batch, size, p.channels_are_rows);
   lay_out_workspace(p, static_cast<char*>(workspace), backward);
   return run_of(type)(p, backward, stream);
 }
@@ -96,7 +135,7 @@ const char* run(Problem p, Type type, const View& x, const float* codewords,
 Plan plan(const Shape& shape, const Device& device, bool backward) {
   Plan plan = {};
   if (!fit(shape, device, backward, plan)) return {};
-  split(shape, device, plan);
+  share(shape, device, backward, plan);
   Problem p = problem_of(shape, plan, backward);
   plan.workspace = lay_out_workspace(p, nullptr, backward) - static_cast<char*>(nullptr);
   return plan;

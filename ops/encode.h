@@ -31,8 +31,8 @@ struct View {
 struct Plan {
   int chunk;     // channels in shared memory at once; 0: the device has no room
   int stages;    // tiles of x in shared memory: 2 where the next is on its way
-  int splits;    // blocks that share an image
-  int cluster;   // of these, blocks that add up their sums on the chip
+  int blocks;    // that share the tiles of all images
+  int cluster;   // blocks of a team, which add up their sums on the chip
   int bytes;     // shared memory of a block
   int64_t workspace;  // bytes of device memory beside arguments and results
 };

@@ -34,22 +34,48 @@ __device__ void fill(const T& tile, const Part<E>& from, int rows, int bits,
                      bool pieces) {
   using Element = typename T::Element;
   if (pieces) {
-    int step = T::kChunk;
-    for (int i = thread() * step; i < rows << bits; i += kThreads * step) {
-      int row = i >> bits, column = i & ((1 << bits) - 1);
-      int left = row < from.rows ? from.columns - column : 0;
-      int count = left < 0 ? 0 : left < T::kChunk ? left : T::kChunk;
-      const Element* source =
-          from.data + (count ? row * from.row + column : 0);
-      copy_async(tile.at(row, column), source, count * int(sizeof(Element)));
+    // A thread keeps its column: only the row moves on.
+    int place = thread() * T::kChunk, step = kThreads * T::kChunk >> bits;
+    int row = place >> bits, column = place & ((1 << bits) - 1);
+    int left = from.columns - column;
+    int count = left < 0 ? 0 : left < T::kChunk ? left : T::kChunk;
+    const Element* source = from.data + (count ? row * from.row + column : 0);
+    int64_t stride = count ? step * from.row : 0;
+    for (; row < rows; row += step, source += stride) {
+      bool there = row < from.rows;
+      copy_async(tile.at(row, column), there ? source : from.data,
+                 there ? count * int(sizeof(Element)) : 0);
     }
     return;
   }
-  for (int i = thread(); i < rows << bits; i += kThreads) {
+  constexpr int kAtOnce = 16;  // loads under way; a tile has whole such runs
+  for (int i = thread(); i < rows << bits; i += kAtOnce * kThreads) {
+    Element values[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      int place = i + j * kThreads;
+      int row = place >> bits, column = place & ((1 << bits) - 1);
+      bool there = row < from.rows && column < from.columns;
+      values[j] =
+          there ? from.data[row * from.row + column * from.column] : Element{};
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      int place = i + j * kThreads;
+      *tile.at(place >> bits, place & ((1 << bits) - 1)) = values[j];
+    }
+  }
+}
+
+// Have the cache fetch rows x 2^bits elements, which copies in pieces will take.
+template <class E>
+__device__ void fetch_ahead(const Part<E>& from, int rows, int bits) {
+  constexpr int kLine = 128 / sizeof(E);
+  for (int i = thread() * kLine; i < rows << bits; i += kThreads * kLine) {
     int row = i >> bits, column = i & ((1 << bits) - 1);
-    bool there = row < from.rows && column < from.columns;
-    *tile.at(row, column) =
-        there ? from.data[row * from.row + column * from.column] : Element{};
+    if (row < from.rows && column < from.columns) {
+      prefetch(from.data + row * from.row + column);
+    }
   }
 }
 
@@ -104,12 +130,13 @@ struct Block {
 
   const Problem& p;
   int warp, g, t;      // lane l is (g, t) = (l / 4, l % 4)
-  int image, split;
+  int team, rank;      // of the block: teams of p.cluster blocks
+  int image, part;     // what the team is at: see walk
   int slice, channel;  // channels of a warp, and its first within a chunk
 
   __device__ Block(const Problem& problem) : p(problem) {
     warp = thread() / 32, g = thread() % 32 / 4, t = thread() % 4;
-    split = block_x(), image = block_y();
+    team = block_x() / p.cluster, rank = block_x() % p.cluster;
     slice = p.chunk / kWarps, channel = warp * slice;
   }
 
@@ -175,6 +202,11 @@ struct Block {
                                       tile * kTile);
     fill(stage(index), from, ROWS ? p.chunk : kTile,
          ROWS ? kTileBits : p.chunk_bits, p.copy_x);
+  }
+
+  __device__ void fetch_features(int tile) {
+    auto from = part_of<ROWS, Scalar>(p.x, p, image, 0, tile * kTile);
+    fetch_ahead(from, ROWS ? p.chunk : kTile, ROWS ? kTileBits : p.chunk_bits);
   }
 
   __device__ const float* mean() const {
@@ -306,20 +338,20 @@ struct Block {
       *logit = expf(*logit - highest);
       sum += *logit;
     }
-    sum = total(sum);
+    float inverse = 1 / total(sum);
     float mean_grad = 0;  // sum_k A_k dA_k
     if (BACKWARD) {
       for (int k = g; k < p.codes; k += 8) {
         float* grad = map(p.at.grad_products).at(k, n);
         *grad -= floats(p.at.offsets)[k];
-        mean_grad += *map(p.at.products).at(k, n) / sum * *grad;
+        mean_grad += *map(p.at.products).at(k, n) * inverse * *grad;
       }
       mean_grad = total(mean_grad);
     }
     float slope = 0;
     for (int k = g; k < p.padded_codes; k += 8) {
       bool counts = there && k < p.codes;
-      float assigned = counts ? *map(p.at.products).at(k, n) / sum : 0;
+      float assigned = counts ? *map(p.at.products).at(k, n) * inverse : 0;
       if (BACKWARD) {
         float grad = *map(p.at.grad_products).at(k, n);
         float logit = counts ? assigned * (grad - mean_grad) : 0;
@@ -417,20 +449,38 @@ struct Block {
   // Complete the gradient of 32 channels, in the place of x.
   __device__ void replace_features(float (&out)[2][4][4], FeatureTile x,
                                    int first) {
+    float slopes[4][2];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      slopes[j][0] = floats(p.at.slope)[8 * j + 2 * t];
+      slopes[j][1] = floats(p.at.slope)[8 * j + 2 * t + 1];
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
+      if (first + 16 * i >= slice) break;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
+      for (int half = 0; half < 2; ++half) {
+        int d = channel + first + 16 * i + 8 * half;
+        float less = Core::kCentred ? floats(p.at.mean)[d + g] : 0;
+        auto complete = [&](Scalar value, int j, int c) {
+          return from_float<Scalar>(out[i][j][2 * half + c] +
+                                    slopes[j][c] * (to_float(value) - less));
+        };
 #pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          int row = 16 * i + c / 2 * 8 + g, n = 8 * j + 2 * t + c % 2;
-          int d = channel + first + row;
-          if (first + row >= slice) continue;
-          Scalar* place = ROWS ? x.at(d, n) : x.at(n, d);
-          float value = to_float(*place);
-          if (Core::kCentred) value -= floats(p.at.mean)[d];
-          value = out[i][j][c] + floats(p.at.slope)[n] * value;
-          *place = from_float<Scalar>(value);
+        for (int j = 0; j < 4; ++j) {
+          if constexpr (ROWS) {
+            struct alignas(2 * sizeof(Scalar)) Pair {
+              Scalar first, second;
+            };
+            auto place = reinterpret_cast<Pair*>(x.at(d, g, 8 * j + 2 * t));
+            Pair pair = *place;
+            *place = {complete(pair.first, j, 0), complete(pair.second, j, 1)};
+          } else {
+            for (int c = 0; c < 2; ++c) {
+              Scalar* place = x.at(8 * j, 2 * t + c, d + g);
+              *place = complete(*place, j, c);
+            }
+          }
         }
       }
     }
@@ -453,8 +503,7 @@ struct Block {
   // f(sum, partial): every sum of this lane, with its place in device memory.
   template <typename F>
   __device__ void each_sum(Sums& sums, int chunk, int group, F f) {
-    int64_t row = (int64_t(image) * p.splits + split) * p.padded_codes +
-                  group * kGroup + g;
+    int64_t row = int64_t(part) * p.padded_codes + group * kGroup + g;
     float* base = p.partial + row * p.padded_channels + chunk * p.chunk +
                   channel + 2 * t;
 #pragma unroll
@@ -488,20 +537,19 @@ struct Block {
     }
     sync_cluster();
     int matrix = kGroup * p.chunk, share = matrix / p.cluster;
-    int first = cluster_rank() * share;
-    int64_t place = int64_t(image) * (p.splits / p.cluster) + split / p.cluster;
+    int first = rank * share;
     for (int i = first + thread(); i < first + share; i += kThreads) {
       float sum = 0;
-      for (int rank = 0; rank < p.cluster; ++rank) {
-        sum += of_peer(floats(p.at.codes), rank)[i];
+      for (int peer = 0; peer < p.cluster; ++peer) {
+        sum += of_peer(floats(p.at.codes), peer)[i];
       }
-      p.partial[place * matrix + i] = sum;
+      p.partial[int64_t(part) * matrix + i] = sum;
     }
     sync_cluster();  // no block leaves while others read its sums
   }
 
   __device__ void write_rows() {
-    int64_t place = (int64_t(image) * p.splits + split) * p.padded_codes;
+    int64_t place = (int64_t(part) * p.cluster + rank) * p.padded_codes;
     for (int k = thread(); k < p.padded_codes; k += kThreads) {
       p.mass[place + k] = floats(p.at.mass)[k];
       if (BACKWARD) {
@@ -582,10 +630,8 @@ struct Block {
     }
   }
 
-  __device__ void walk() {
-    int64_t tiles = (int64_t(p.features) + kTile - 1) / kTile;
-    int first = int(tiles * split / p.splits);
-    int last = int(tiles * (split + 1) / p.splits);
+  // Tiles first ... last - 1 of an image, and what they add up to.
+  __device__ void walk_part(int first, int last) {
     bool ahead = WHOLE || p.chunks == 1;  // a tile is loaded before its turn
     load_constants();
     if (WHOLE) load_codes(0, 0);
@@ -594,18 +640,20 @@ struct Block {
     commit_copies();
     Sums sums = {};
     for (int tile = first; tile < last; ++tile) {
-      int index = (tile - first) % p.stages;
+      bool more = tile + 1 < last;
+      int index = p.stages == 2 ? (tile - first) & 1 : 0;
       if (p.stages == 2) {
-        if (tile + 1 < last) load_features(tile + 1, 0, 1 - index);
+        if (more) load_features(tile + 1, 0, 1 - index);
         commit_copies();
         await_copies<1>();
       } else {
+        if (more && ahead && p.copy_x) fetch_features(tile + 1);
         await_copies<0>();
       }
       sync_block();
       walk_tile(tile, stage(index), sums, tile == first);
       sync_block();
-      if (p.stages == 1 && ahead && tile + 1 < last) {
+      if (p.stages == 1 && ahead && more) {
         load_features(tile + 1, 0, 0);
         commit_copies();
       }
@@ -618,6 +666,23 @@ struct Block {
       add_cluster(sums);
     } else {
       each_sum(sums, 0, 0, [](float& sum, float& partial) { partial = sum; });
+    }
+  }
+
+  // A team has a run of the tiles of all images. Where it crosses from an image to
+  // the next a new part begins, which the blocks of the team divide.
+  __device__ void walk() {
+    int64_t tiles = int64_t(p.batch) * p.tiles;
+    int64_t next = tiles * team / p.teams, end = tiles * (team + 1) / p.teams;
+    while (next < end) {
+      image = int(next / p.tiles), part = team + image;
+      int first = int(next - int64_t(image) * p.tiles);
+      int64_t rest = end - next;
+      int count = rest < p.tiles - first ? int(rest) : p.tiles - first;
+      sync_block();  // the part before is done with
+      walk_part(first + int(int64_t(count) * rank / p.cluster),
+                first + int(int64_t(count) * (rank + 1) / p.cluster));
+      next += count;
     }
   }
 };
@@ -690,23 +755,37 @@ __global__ void __launch_bounds__(kRowThreads) prepare_kernel(const Problem p) {
   }
 }
 
-// Sums over the splits of an image, in their order.
+// The team that has a tile of all images.
+__device__ inline int team_of(const Problem& p, int64_t tile) {
+  int64_t tiles = int64_t(p.batch) * p.tiles;
+  return int(((tile + 1) * p.teams - 1) / tiles);
+}
+
+// f(part) for the parts of an image, in their order.
+template <typename F>
+__device__ void each_part(const Problem& p, int image, F f) {
+  int64_t first = int64_t(image) * p.tiles;
+  int last = team_of(p, first + p.tiles - 1);
+  for (int team = team_of(p, first); team <= last; ++team) f(team + image);
+}
+
 __device__ inline float sum_of_rows(const Problem& p, const float* rows,
                                     int image, int k) {
   float sum = 0;
-  for (int i = 0; i < p.splits; ++i) {
-    sum += rows[(int64_t(image) * p.splits + i) * p.padded_codes + k];
-  }
+  each_part(p, image, [&](int part) {
+    for (int rank = 0; rank < p.cluster; ++rank) {
+      sum += rows[(int64_t(part) * p.cluster + rank) * p.padded_codes + k];
+    }
+  });
   return sum;
 }
 __device__ inline float sum_of_partial(const Problem& p, int image, int k,
                                        int d) {
-  int parts = p.splits / p.cluster;
   float sum = 0;
-  for (int i = 0; i < parts; ++i) {
-    int64_t place = (int64_t(image) * parts + i) * p.padded_codes + k;
-    sum += p.partial[place * p.padded_channels + d];
-  }
+  each_part(p, image, [&](int part) {
+    int64_t row = int64_t(part) * p.padded_codes + k;
+    sum += p.partial[row * p.padded_channels + d];
+  });
   return sum;
 }
 
@@ -723,7 +802,7 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
 }
 
 // Gradients of a codeword and of its scale, summed over the images in order. The
-// sums over the splits of as many images as there are threads are kept at once.
+// sums over the parts of as many images as there are threads are kept at once.
 template <class Core>
 __global__ void __launch_bounds__(kLastThreads)
     finish_backward_kernel(const Problem p) {

@@ -42,7 +42,8 @@ struct Problem {
   int padded_channels, padded_codes;  // whole chunks, whole groups
   int chunk, chunk_bits;              // 128, 256 or 512, and its logarithm
   int chunks, groups;                 // how many of each
-  int stages, splits, cluster;
+  int stages, blocks, cluster;
+  int tiles, teams;                   // tiles of an image; teams of blocks
   bool channels_are_rows;    // of a tile of x; else its columns
   bool copy_x, copy_grad_x;  // in 16-byte pieces
   Layout at;
@@ -52,10 +53,11 @@ struct Problem {
   float* norms;    // (codes) squared
   char* grads;     // (batch, codes, channels) of operands
   float* offsets;  // (batch, codes) gradient . codeword
-  float* partial;  // (batch, splits / cluster, codes, channels)
-  float* mass;     // (batch, splits, codes) sum of assignments
-  float* pull;     // (batch, splits, codes) sum of gradients of the logits
-  float* spread;   // (batch, splits, codes) sum of these times |x|^2
+  // Of each part of an image that a team has: see part_of_team.
+  float* partial;  // (parts, codes, channels)
+  float* mass;     // (parts, cluster, codes) sum of assignments
+  float* pull;     // (parts, cluster, codes) sum of gradients of the logits
+  float* spread;   // (parts, cluster, codes) sum of these times |x|^2
 };
 
 inline Layout lay_out_shared(const Problem& p, int scalar, int operand,
@@ -104,11 +106,12 @@ inline char* lay_out_workspace(Problem& p, char* base, bool backward) {
     return reinterpret_cast<float*>(take(count));
   };
   int64_t rows = p.padded_codes, matrix = rows * p.padded_channels;
-  int64_t sums = int64_t(p.batch) * p.splits * rows;
+  int64_t parts = int64_t(p.batch) + p.teams - 1;
+  int64_t sums = parts * p.cluster * rows;
   p.mean = floats(p.padded_channels);
   p.centred = take(matrix);
   p.norms = floats(rows);
-  p.partial = floats(p.batch * int64_t(p.splits / p.cluster) * matrix);
+  p.partial = floats(parts * matrix);
   p.mass = floats(sums);
   if (!backward) return base;
   p.grads = take(p.batch * matrix);

@@ -6,7 +6,7 @@ the tensor cores take them; in float64 nothing is rounded, which leaves the
 tiling alone. Slow, and for tests: they compare it with the formula of the paper
 on one side and with the kernels on the other. See ops/README.md.
 """
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -18,18 +18,40 @@ TILE = 32  # features in a tile
 WARPS = 8  # each has an eighth of a chunk of channels
 GROUP = 32  # codewords that a product takes at once
 
+Maps = Dict[int, Tensor]  # (K, n) of each tile, by its first feature
+
 
 class Tiling(NamedTuple):
     """How the kernels cut the work up.
 
     Args:
         chunk (int): channels in shared memory at once, a multiple of 128.
-        splits (int): blocks that share an image.
-        cluster (int): of these, blocks that add up their sums on the chip.
+        blocks (int): that share the tiles of all images.
+        cluster (int): blocks of a team, which add up their sums on the chip.
     """
     chunk: int
-    splits: int = 1
+    blocks: int = 1
     cluster: int = 1
+
+
+def parts_of(image: int, batch: int, count: int,
+             tiling: Tiling) -> List[List[List[slice]]]:
+    """Tiles of an image of ``count`` features: of each team, of each block.
+
+    A team has a run of the tiles of all images, in which its blocks share what
+    is of one image.
+    """
+    starts = range(0, count, TILE)
+    first, teams = image * len(starts), tiling.blocks // tiling.cluster
+    edges = [batch * len(starts) * i // teams - first for i in range(teams + 1)]
+    parts = []
+    for begin, end in zip(edges, edges[1:]):
+        own = starts[max(begin, 0):max(end, 0)]
+        cuts = [len(own) * i // tiling.cluster for i in range(tiling.cluster + 1)]
+        if own:
+            parts.append([[slice(i, min(i + TILE, count)) for i in own[a:b]]
+                          for a, b in zip(cuts, cuts[1:])])
+    return parts
 
 
 # --- Tensor cores ------------------------------------------------------------
@@ -125,17 +147,20 @@ def square_of_shares(x: Tensor, chunk: int) -> Tensor:
 
 
 class Image:
-    """The blocks that share an image.
+    """What becomes of one image of a batch.
 
     Args:
-        x (Tensor): features (D, N).
+        x (Tensor): features of all images (B, D, N).
+        index (int): of this one.
         codewords (Tensor): (K, D).
         scale (Tensor): (K, ).
         tiling (Tiling): see there.
     """
 
-    def __init__(self, x: Tensor, codewords: Tensor, scale: Tensor,
+    def __init__(self, x: Tensor, index: int, codewords: Tensor, scale: Tensor,
                  tiling: Tiling):
+        self.parts = parts_of(index, x.size(0), x.size(2), tiling)
+        x = x[index]
         self.core, self.tiling = CORES[x.dtype], tiling
         self.steepness = scale.unsqueeze(1)  # (K, 1)
         self.mean = codewords.mean(0)
@@ -144,12 +169,7 @@ class Image:
         self.codes = self.pad(codewords - self.mean)  # (K, whole chunks)
         self.x = self.pad(x.to(self.core.dtype).t() - self.mean).t()
         self.norms = self.codes.square().sum(1, keepdim=True)  # (K, 1)
-        count = x.size(1)
-        tiles = [slice(i, min(i + TILE, count)) for i in range(0, count, TILE)]
-        edges = [len(tiles) * i // tiling.splits
-                 for i in range(tiling.splits + 1)]
-        # Those of each block.
-        self.tiles = [tiles[a:b] for a, b in zip(edges, edges[1:])]
+        self.tiles = [tile for team in self.parts for own in team for tile in own]
 
     def pad(self, rows: Tensor) -> Tensor:
         """(..., D) with zeros up to whole chunks."""
@@ -167,32 +187,33 @@ class Image:
         logits = self.steepness * (square - 2 * dots + self.norms)
         return logits.softmax(0), square
 
-    def sum_of_features(self, maps: List[List[Tensor]]) -> Tensor:
-        """sum_i map_ki x_i (K, D), of maps (K, n) of each block's tiles."""
-        whole = self.codes.shape[1] == self.tiling.chunk
-        whole = whole and self.codes.shape[0] <= GROUP
-        blocks = []
-        for tiles, own in zip(self.tiles, maps):
-            total = nothing = torch.zeros_like(self.codes)
-            for tile, values in zip(tiles, own):
-                start = total if whole else nothing
-                added = add_product(
-                    start, values, self.x[:, tile].t(), self.core)
-                total = added if whole else total + added
-            blocks.append(total)
-        size = self.tiling.cluster
-        return sum(sum(blocks[i:i + size]) for i in range(0, len(blocks), size))
+    def sum_of_features(self, maps: Maps) -> Tensor:
+        """sum_i map_ki x_i (K, D): blocks, then teams, then the image."""
+        whole = self.codes.size(1) == self.tiling.chunk
+        whole = whole and self.codes.size(0) <= GROUP
+        nothing = torch.zeros_like(self.codes)
 
-    @staticmethod
-    def sum_of_rows(maps: List[List[Tensor]]) -> Tensor:
+        def sum_of_block(tiles: List[slice]) -> Tensor:
+            total = nothing
+            for tile in tiles:
+                added = add_product(
+                    total if whole else nothing, maps[tile.start],
+                    self.x[:, tile].t(), self.core)
+                total = added if whole else total + added
+            return total
+
+        return sum(sum(map(sum_of_block, team)) for team in self.parts)
+
+    def sum_of_rows(self, maps: Maps) -> Tensor:
         """sum_i map_ki (K, 1), likewise."""
         return sum(
-            sum(values.sum(1, keepdim=True) for values in own) for own in maps)
+            sum(maps[tile.start].sum(1, keepdim=True) for tile in own)
+            for team in self.parts for own in team)
 
     def forward(self) -> Tensor:
         """Encodings (K, D)."""
-        maps = [[self.core.operand(self.assign(tile)[0]) for tile in tiles]
-                for tiles in self.tiles]
+        maps = {tile.start: self.core.operand(self.assign(tile)[0])
+                for tile in self.tiles}
         mass = self.sum_of_rows(maps)
         return self.unpad(self.sum_of_features(maps) - mass * self.codes)
 
@@ -201,23 +222,18 @@ class Image:
         grad = self.pad(grad)
         operand = self.core.operand(grad)
         offset = (operand * self.codes).sum(1, keepdim=True)  # (K, 1)
-        assignments, logits, spreads, grad_x = [], [], [], []
-        for tiles in self.tiles:
-            for maps in (assignments, logits, spreads):
-                maps.append([])
-            for tile in tiles:
-                assigned, square = self.assign(tile)
-                grad_a = product_of_shares(
-                    operand, self.x[:, tile], self.tiling.chunk,
-                    self.core) - offset
-                logit = assigned * (
-                    grad_a - (assigned * grad_a).sum(0, keepdim=True))
-                steep = self.core.operand(-2 * self.steepness * logit)
-                assigned, logit = map(self.core.operand, (assigned, logit))
-                assignments[-1].append(assigned)
-                logits[-1].append(logit)
-                spreads[-1].append(logit * square)
-                grad_x.append(self.grad_features(operand, assigned, steep, tile))
+        assignments, logits, spreads, grad_x = {}, {}, {}, []
+        for tile in self.tiles:
+            assigned, square = self.assign(tile)
+            grad_a = product_of_shares(
+                operand, self.x[:, tile], self.tiling.chunk, self.core) - offset
+            logit = assigned * (
+                grad_a - (assigned * grad_a).sum(0, keepdim=True))
+            steep = self.core.operand(-2 * self.steepness * logit)
+            assigned, logit = map(self.core.operand, (assigned, logit))
+            assignments[tile.start], logits[tile.start] = assigned, logit
+            spreads[tile.start] = logit * square
+            grad_x.append(self.grad_features(operand, assigned, steep, tile))
         pulled, pull = self.sum_of_features(logits), self.sum_of_rows(logits)
         mass, spread = self.sum_of_rows(assignments), self.sum_of_rows(spreads)
         grad_codes = -(mass * grad + 2 * self.steepness *
@@ -242,14 +258,14 @@ def encode_forward(x: Tensor, codewords: Tensor, scale: Tensor,
                    tiling: Tiling) -> Tensor:
     """Encodings (B, K, D) of features (B, D, N)."""
     return torch.stack(
-        [Image(image, codewords, scale, tiling).forward() for image in x])
+        [Image(x, i, codewords, scale, tiling).forward() for i in range(len(x))])
 
 
 def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
                     tiling: Tiling) -> Tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (B, D, N), codewords (K, D) and scale (K, )."""
-    images = [Image(image, codewords, scale, tiling).backward(own)
-              for image, own in zip(x, grad)]
+    images = [Image(x, i, codewords, scale, tiling).backward(own)
+              for i, own in enumerate(grad)]
     grad_x, grad_codewords, grad_scale = zip(*images)
     return (torch.stack(grad_x).to(x.dtype), sum(grad_codewords),
             sum(grad_scale).squeeze(1))

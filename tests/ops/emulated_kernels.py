@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     """ops/encode.h's."""
     chunk: int
     stages: int
-    splits: int
+    blocks: int
     cluster: int
     bytes: int
     workspace: int

@@ -1,5 +1,6 @@
 """The CUDA kernels, run thread by thread on a processor, are the operator."""
 import ctypes
+from collections import Counter
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def by_twin(kernels, x, codewords, scale, grad, device):
     outcome = []
     for backward in (False, True):
         plan = kernels.plan(x, codewords, backward, device)
-        tiling = twin.Tiling(plan.chunk, plan.splits, plan.cluster)
+        tiling = twin.Tiling(plan.chunk, plan.blocks, plan.cluster)
         if backward:
             outcome += twin.encode_backward(grad, x, codewords, scale, tiling)
         else:
@@ -106,14 +107,37 @@ def test_nan_reaches_the_image_it_is_in_and_no_other(kernels, dtype):
     assert not grad_x[0, :, 8].isnan().any() and not grad_x[1].isnan().any()
 
 
-def test_encnet_on_an_h100_has_a_block_for_almost_every_processor(kernels):
+def test_encnet_on_an_h100_needs_little_memory_beside_x(kernels):
     x = torch.empty(16, 512, 64 * 64, dtype=torch.bfloat16)
     codewords = torch.empty(32, 512)
     for backward in (False, True):
         plan = kernels.plan(x, codewords, backward)
-        assert (plan.chunk, plan.splits, plan.cluster) == (512, 8, 8)
+        assert (plan.chunk, plan.blocks, plan.cluster) == (512, 120, 8)
         assert plan.stages == 2  # the next tile is under way
         assert plan.workspace < 0.05 * x.nbytes
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_any_batch_keeps_a_device_busy(kernels, device):
+    device = DEVICES[device]
+    for batch in range(1, 140):
+        x = torch.empty(batch, 512, 64 * 64, dtype=torch.bfloat16)
+        plan = kernels.plan(x, torch.empty(32, 512), False, device)
+        tiles = batch * 128
+        teams = plan.blocks // plan.cluster
+        # A block has a share of each image that its team has a part of.
+        most = max(sum(-(-part // plan.cluster) for part in own)
+                   for own in parts_by_team(batch, 128, teams))
+        least = -(-tiles // device.processors)
+        assert least <= most <= least + least // 8, batch
+
+
+def parts_by_team(batch, tiles, teams):
+    """For each team, how many tiles it has of each image it has a part of."""
+    for team in range(teams):
+        own = range(batch * tiles * team // teams,
+                    batch * tiles * (team + 1) // teams)
+        yield Counter(tile // tiles for tile in own).values()
 
 
 @pytest.mark.parametrize('shape', [(1, 4096, 64, 256), (4, 2048, 4096, 64),
@@ -129,8 +153,8 @@ def test_a_plan_keeps_to_the_device(kernels, shape, device):
                 assert codes > 64
                 continue
             assert plan.bytes <= DEVICES[device].shared_bytes
-            assert plan.splits % plan.cluster == 0
-            assert plan.splits <= max(1, -(-features // twin.TILE))
+            assert plan.blocks % plan.cluster == 0
+            assert 1 <= plan.blocks <= DEVICES[device].processors
 
 
 FAULTY = '''

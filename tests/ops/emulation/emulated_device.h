@@ -124,6 +124,7 @@ inline jmp_buf scheduler;
 inline ucontext_t main_context;
 inline std::function<void()> body;
 inline std::mt19937 order;
+inline int processors = 1;
 
 inline void wait(Barrier& barrier) {
   Fiber* self = current;
@@ -254,6 +255,7 @@ inline void commit_copies() {
   self.groups.push_back(std::move(self.open));
   self.open.clear();
 }
+inline void prefetch(const void*) {}
 template <int LATER>
 void await_copies() {
   auto& groups = emulation::current->groups;
@@ -360,6 +362,18 @@ const char* launch(void (*kernel)(Parameters...), const Launch& how,
     }
   }
   return nullptr;
+}
+
+// Clusters do not cross the groups of processors, which differ in size.
+template <typename... Parameters>
+int active_blocks(void (*)(Parameters...), const Launch& how) {
+  int blocks = 0;
+  const int sizes[] = {18, 18, 18, 16, 16, 16, 16, 14};
+  for (int i = 0, left = emulation::processors; left > 0; ++i) {
+    int size = std::min(left, sizes[i % 8]);
+    blocks += size / how.cluster * how.cluster, left -= size;
+  }
+  return blocks;
 }
 
 }  // namespace encstdc

@@ -11,8 +11,9 @@ extern "C" {
 int encode_plan(const int* sizes, const int* device, int is_backward,
                 int64_t* numbers) {
   Shape shape = {Type(sizes[0]), sizes[1], sizes[2], sizes[3], sizes[4]};
+  emulation::processors = device[0];
   Plan out = plan(shape, {device[0], device[1], device[2]}, is_backward);
-  int64_t all[] = {out.chunk, out.stages, out.splits, out.cluster, out.bytes,
+  int64_t all[] = {out.chunk, out.stages, out.blocks, out.cluster, out.bytes,
                    out.workspace};
   std::memcpy(numbers, all, sizeof(all));
   return out.chunk == 0;
@@ -26,6 +27,7 @@ const char* encode_run(const int* sizes, const int* device, unsigned seed,
                        void* grad_x, float* grad_codewords, float* grad_scale,
                        void* workspace) {
   Shape shape = {Type(sizes[0]), sizes[1], sizes[2], sizes[3], sizes[4]};
+  emulation::processors = device[0];
   Plan how = plan(shape, {device[0], device[1], device[2]}, grad != nullptr);
   emulation::order.seed(seed);
   View view = {x, strides[0], strides[1], strides[2]};
