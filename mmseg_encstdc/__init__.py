@@ -20,6 +20,7 @@ from mmseg.registry import (  # noqa: E402
 
 from . import (  # noqa: E402
     backbones,
+    classifiers,
     datasets,
     engine,
     evaluation,
@@ -38,10 +39,14 @@ REGISTERED = (
     (MODELS, losses, ('OhemCELoss', 'BinaryDiceLoss', 'DetailAggregateLoss',
                       'SemanticEncodingLoss')),
     (MODELS, segmentors, ('ChipEncoderDecoder', )),
-    (DATASETS, datasets, ('CamVidDataset', 'ScenesDataset')),
+    (MODELS, classifiers, ('STDCClassifier', )),
+    (DATASETS, datasets, ('CamVidDataset', 'ImageFolderDataset',
+                          'ScenesDataset')),
     (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
-                            'EnlargeToCrop')),
-    (METRICS, evaluation, ('ConfusionMetric', 'PairAccuracy')),
+                            'EnlargeToCrop', 'PackClassInputs',
+                            'RandomResizedCrop')),
+    (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric',
+                           'PairAccuracy')),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
     # MMEngine's own registry: the runner looks for wrappers nowhere else.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),

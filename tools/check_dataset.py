@@ -1,12 +1,14 @@
 #!/usr/bin/env python
 """Read every image and label that a config names: tools/check_dataset.py CONFIG
 
-Prints the pixels of each class. Stops at the first file that is missing,
-cannot be read, is not of its image's size or holds values outside the classes.
+Prints the share of each class, of all pixels or, for a classifier, of all images.
+Stops at the first file that is missing, cannot be read, is not of its image's
+size or holds values outside the classes.
 """
 import argparse
 import sys
 from pathlib import Path
+from typing import Iterable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
@@ -17,7 +19,11 @@ try:
     from prettytable import PrettyTable
     from rich.progress import track
 
-    from mmseg_encstdc.datasets.checks import check_pair, check_pairs_exist
+    from mmseg_encstdc.datasets.checks import (
+        check_image,
+        check_pair,
+        check_pairs_exist,
+    )
     from mmseg_encstdc.datasets.transforms import LoadSegAnnotations
     from mmseg_encstdc.engine import check_config, cli
     from mmseg_encstdc.engine.checks import datasets_of
@@ -28,23 +34,42 @@ LOADERS = ['train_dataloader', 'val_dataloader']
 
 
 def check(config: dict) -> None:
-    """Read one data set whole and print its class frequencies."""
+    """Read one data set whole and print the share of each class."""
     dataset = DATASETS.build(
         {**config, 'pipeline': [], 'serialize_data': False})
     name, classes = type(dataset).__name__, dataset.metainfo['classes']
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     check_pairs_exist(name, samples)
-    load = LoadSegAnnotations(num_classes=len(classes))
+    names, steps = dict(enumerate(classes)), track(samples, description=name)
+    if 'gt_label' in samples[0]:
+        unit, counts = 'images', count_images(steps, len(classes))
+    else:
+        unit, counts = 'pixels', count_pixels(steps, len(classes))
+        names[255] = 'ignored'
+    table = PrettyTable(['class', f'percent of all {unit}'])
+    for value, label in names.items():
+        table.add_row([label, f'{100 * counts[value] / counts.sum():.2f}'])
+    print(f'{name}: {len(samples)} images and labels are sound\n{table}')
+
+
+def count_pixels(samples: Iterable[dict], num_classes: int) -> np.ndarray:
+    """Pixels of each label value, (256, ), int64."""
+    load = LoadSegAnnotations(num_classes=num_classes)
     pixels = np.zeros(256, np.int64)
-    for sample in track(samples, description=name):
+    for sample in samples:
         check_pair(sample)
         label = load(sample)['gt_seg_map']
         pixels += np.bincount(label.ravel(), minlength=256)
-    table = PrettyTable(['class', 'percent of all pixels'])
-    names = {**dict(enumerate(classes)), 255: 'ignored'}
-    for value, label in names.items():
-        table.add_row([label, f'{100 * pixels[value] / pixels.sum():.2f}'])
-    print(f'{name}: {len(samples)} images and labels are sound\n{table}')
+    return pixels
+
+
+def count_images(samples: Iterable[dict], num_classes: int) -> np.ndarray:
+    """Images of each class, (num_classes, ), int64."""
+    images = np.zeros(num_classes, np.int64)
+    for sample in samples:
+        check_image(sample['img_path'])
+        images[sample['gt_label']] += 1
+    return images
 
 
 def main() -> None:

@@ -49,6 +49,10 @@ def load_model(args: argparse.Namespace):
     """The config's network with the checkpoint's weights."""
     cli.read_checkpoint(args.checkpoint)
     cfg = cli.load_config(args.config)
+    if 'decode_head' not in cfg.model:
+        raise InputError(f'config {args.config} has no model.decode_head, and '
+                         'predict.py draws segmentations; score a classifier '
+                         'with tools/test.py')
     with cli.blamed_on(f'--device {args.device}',
                        (RuntimeError, AssertionError)):
         torch.zeros(1, device=args.device)

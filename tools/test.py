@@ -49,6 +49,9 @@ def apply(args: argparse.Namespace, cfg) -> None:
     if args.out:
         write_predictions(cfg.test_evaluator, args.out)
     if args.show_dir:
+        if 'visualization' not in cfg.default_hooks:
+            raise InputError('--show-dir needs default_hooks.visualization in the '
+                             'config')
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
 

@@ -1,9 +1,12 @@
 """Data sets, their transforms, and the checks that name what is wrong."""
 from .camvid import CamVidDataset
+from .class_transforms import PackClassInputs, RandomResizedCrop
+from .image_folder import ImageFolderDataset
 from .scenes import ScenesDataset
 from .transforms import ColorJitter, EnlargeToCrop, LoadSegAnnotations, LoadSegImage
 
 __all__ = [
-    'CamVidDataset', 'ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations',
-    'LoadSegImage', 'ScenesDataset'
+    'CamVidDataset', 'ColorJitter', 'EnlargeToCrop', 'ImageFolderDataset',
+    'LoadSegAnnotations', 'LoadSegImage', 'PackClassInputs',
+    'RandomResizedCrop', 'ScenesDataset'
 ]

@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 from ..errors import InputError
 
 __all__ = [
-    'DECODE_ERRORS', 'SOURCES', 'check_folders', 'check_label_format',
-    'check_label_values', 'check_pair', 'check_pairs_exist', 'check_size',
-    'unreadable'
+    'DECODE_ERRORS', 'SOURCES', 'check_folders', 'check_image',
+    'check_label_format', 'check_label_values', 'check_pair',
+    'check_pairs_exist', 'check_size', 'unreadable'
 ]
 
 # Data set type -> where it comes from and how it lies on disk.
@@ -21,6 +21,10 @@ SOURCES = {
     'out as data/camvid/{images,labels}/{train,val}/NAME.{jpg,png}',
     'ScenesDataset':
     'write it with: python tools/make_scenes.py data/scenes',
+    'ImageFolderDataset':
+    'ImageNet 2012 from image-net.org; lay it out as '
+    'data/imagenet/{train,val}/SYNSET/NAME.JPEG, the val images too in one '
+    'folder for each class',
     'ADE20KDataset':
     'ADEChallengeData2016 from the MIT scene parsing benchmark; lay it out as '
     'data/ade/ADEChallengeData2016/{images,annotations}/{training,validation}',
@@ -132,17 +136,31 @@ def check_pair(sample: dict) -> None:
     Raises:
         InputError: when a file cannot be read or the sizes differ.
     """
-    sizes = []
-    for kind, key in (('image', 'img_path'), ('label', 'seg_map_path')):
-        try:
-            with Image.open(sample[key]) as file:
-                file.load()
-                if kind == 'image':  # as the loader turns photographs
-                    file = ImageOps.exif_transpose(file)
-                sizes.append(file.size[::-1])
-        except DECODE_ERRORS as error:
-            raise unreadable(kind, sample[key], error) from error
-    check_size(sample['img_path'], sizes[0], sample['seg_map_path'], sizes[1])
+    image, label = sample['img_path'], sample['seg_map_path']
+    check_size(image, check_image(image), label, check_image(label, 'label'))
+
+
+def check_image(path: str, kind: str = 'image') -> tuple:
+    """Read one image or label whole.
+
+    Args:
+        path (str): file.
+        kind (str): 'image' or 'label'. Default: 'image'.
+
+    Returns:
+        tuple: (height, width), pixels.
+
+    Raises:
+        InputError: when the file cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            if kind == 'image':  # as the loader turns photographs
+                file = ImageOps.exif_transpose(file)
+            return file.size[::-1]
+    except DECODE_ERRORS as error:
+        raise unreadable(kind, path, error) from error
 
 
 def unreadable(kind: str, path: str, error: Exception) -> InputError:

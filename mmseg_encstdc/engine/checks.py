@@ -1,11 +1,20 @@
 """What can be known to be wrong before a model is built."""
+<<<<<<< HEAD
 import os.path as osp
+=======
+from itertools import zip_longest
+>>>>>>> 08ef75b86f9da9c7434618faa84ac11ad07c3d2b
 from typing import Iterator, List, Tuple
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from ..datasets.checks import check_folders, check_pair, check_pairs_exist
+from ..datasets.checks import (
+    check_folders,
+    check_image,
+    check_pair,
+    check_pairs_exist,
+)
 from ..datasets.transforms import LoadSegAnnotations
 from ..errors import InputError
 
@@ -15,8 +24,8 @@ __all__ = [
 
 # Auxiliary heads whose channels are not the data set's classes.
 EDGE_HEADS = ('DetailHead', 'STDCHead')
-# Pairs read whole before training, spread evenly over a data set; what a
-# disk reads in a few seconds.
+# Images, with their labels, read whole before training, spread evenly over a
+# data set; what a disk reads in a few seconds.
 SAMPLE = 500
 
 
@@ -35,7 +44,8 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
     """
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):
-            _check_classes(cfg.model, dataset, loader)
+            _check_registered(dataset, loader)
+            _check_classes(cfg.model, dataset['type'], _classes(dataset), loader)
             _check_root(dataset)
     if training:
         _check_batch(cfg, world_size)
@@ -57,29 +67,56 @@ def bind_classes(cfg: Config, loaders: List[str]) -> None:
 
 
 def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
-    """Look for missing pairs, and read up to 500 of them whole.
+    """Look for missing files, and read up to 500 images of each set whole.
+
+    Classes that only the files tell are compared here, with the model and
+    with each other: ids follow from their order.
 
     Raises:
-        InputError: naming the file at fault, or a batch that no epoch fills.
+        InputError: naming the file or key at fault, or a batch that no epoch
+            fills.
     """
+    found = []
     for loader in loaders:
         total = 0
         for config in datasets_of(cfg[loader].dataset):
             # Unserialized, because MMEngine cannot serialize an empty set.
             dataset = DATASETS.build(
                 {**config, 'pipeline': [], 'serialize_data': False})
-            name = type(dataset).__name__
-            count = check_pairs_exist(
-                name, (dataset.get_data_info(i) for i in range(len(dataset))))
+            total += _check_files(dataset)
             classes = dataset.metainfo.get('classes')
-            load = LoadSegAnnotations(len(classes) if classes else None)
-            total += count
-            for i in range(0, count, -(-count // SAMPLE)):
-                sample = dataset.get_data_info(i)
-                if sample.get('seg_map_path'):
-                    check_pair(sample)
-                    load(sample)
+            if classes and not _classes(config):
+                _check_classes(cfg.model, config['type'], classes, loader)
+                found.append((loader, classes))
+                _check_same(*found[0], loader, classes)
         _check_epoch(cfg[loader], loader, total // world_size)
+
+
+def _check_files(dataset) -> int:
+    """Number of images of a data set, some of which have been read."""
+    count = check_pairs_exist(
+        type(dataset).__name__,
+        (dataset.get_data_info(i) for i in range(len(dataset))))
+    classes = dataset.metainfo.get('classes')
+    load = LoadSegAnnotations(len(classes) if classes else None)
+    for i in range(0, count, -(-count // SAMPLE)):
+        sample = dataset.get_data_info(i)
+        if sample.get('seg_map_path'):
+            check_pair(sample)
+            load(sample)
+        else:
+            check_image(sample['img_path'])
+    return count
+
+
+def _check_same(first: str, expected: tuple, loader: str,
+                classes: tuple) -> None:
+    """Raise InputError unless two loaders give each class the same id."""
+    for i, (one, other) in enumerate(zip_longest(expected, classes)):
+        if one != other:
+            raise InputError(
+                f'class {i} is {one} in {first} and {other} in {loader}; give '
+                'both the same class folders, or the same metainfo.classes')
 
 
 def _check_epoch(loader: dict, name: str, images: int) -> None:
@@ -127,10 +164,17 @@ def _check_weights(part: dict, key: str) -> None:
 
 def _classes(dataset: dict) -> tuple:
     """Class names of a data set's config; empty when it does not say."""
+<<<<<<< HEAD
     return metainfo_of(dataset).get('classes', ())
+=======
+    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
+    classes = {**meta, **(dataset.get('metainfo') or {})}.get('classes', ())
+    return () if isinstance(classes, str) else classes  # a file, read later
+>>>>>>> 08ef75b86f9da9c7434618faa84ac11ad07c3d2b
 
 
 def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
+    yield 'model', model  # a classifier
     yield 'model.decode_head', model.get('decode_head', {})
     auxiliary = model.get('auxiliary_head') or []
     if isinstance(auxiliary, dict):
@@ -140,11 +184,16 @@ def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
             yield f'model.auxiliary_head[{i}]', head
 
 
-def _check_classes(model: dict, dataset: dict, loader: str) -> None:
+def _check_registered(dataset: dict, loader: str) -> None:
     if DATASETS.get(dataset['type']) is None:
         raise InputError(f'{loader}.dataset.type {dataset["type"]} is not '
                          'registered; is its custom_imports line there?')
-    classes = len(_classes(dataset))
+
+
+def _check_classes(model: dict, dataset: str, names: tuple,
+                   loader: str) -> None:
+    """Compare the heads with the classes of a data set of this type."""
+    classes = len(names)
     if not classes:
         return
     for key, head in _heads(model):
@@ -153,7 +202,7 @@ def _check_classes(model: dict, dataset: dict, loader: str) -> None:
         if head['num_classes'] != classes:
             raise InputError(
                 f'{key}.num_classes is {head["num_classes"]}, but '
-                f'{dataset["type"]} ({loader}) has {classes} classes; set it '
+                f'{dataset} ({loader}) has {classes} classes; set it '
                 f'to {classes}')
 
 

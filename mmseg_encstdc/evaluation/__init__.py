@@ -1,5 +1,6 @@
-"""Measures of a segmentation, from integer counts of pixels."""
+"""Measures of a segmentation or classification, from integer counts."""
+from .class_accuracy import ClassAccuracy
 from .metric import ConfusionMetric, measures
 from .pairs import PairAccuracy
 
-__all__ = ['ConfusionMetric', 'PairAccuracy', 'measures']
+__all__ = ['ClassAccuracy', 'ConfusionMetric', 'PairAccuracy', 'measures']

@@ -31,7 +31,7 @@ def main() -> None:
         for shape in SHAPES:
             for layout in KEPT:
                 x, *rest = draw(*shape, dtype)
-                x = LAYOUTS[layout](x).cuda()
+                x = LAYOUTS[layout](x.cuda())
                 codewords, scale, grad = (value.cuda() for value in rest)
                 got = [kernels.encode(x, codewords, scale),
                        *kernels.encode_backward(grad, x, codewords, scale)]
