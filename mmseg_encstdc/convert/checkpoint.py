@@ -146,7 +146,7 @@ def save(found: Conversion, path: str, cfg: Config, source: str) -> None:
     from ..engine.checks import datasets_of, metainfo_of
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
     meta = {key: value for key, value in metainfo_of(dataset).items()
-            if key in ('classes', 'palette')}
+            if key in ('classes', 'palette') and not isinstance(value, str)}
     content = dict(
         state_dict=found.state,
         meta=dict(dataset_meta=meta, converted_from=source, part=found.part,

@@ -1,9 +1,6 @@
 """What can be known to be wrong before a model is built."""
-<<<<<<< HEAD
 import os.path as osp
-=======
 from itertools import zip_longest
->>>>>>> 08ef75b86f9da9c7434618faa84ac11ad07c3d2b
 from typing import Iterator, List, Tuple
 
 from mmengine.config import Config
@@ -164,13 +161,8 @@ def _check_weights(part: dict, key: str) -> None:
 
 def _classes(dataset: dict) -> tuple:
     """Class names of a data set's config; empty when it does not say."""
-<<<<<<< HEAD
-    return metainfo_of(dataset).get('classes', ())
-=======
-    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-    classes = {**meta, **(dataset.get('metainfo') or {})}.get('classes', ())
+    classes = metainfo_of(dataset).get('classes', ())
     return () if isinstance(classes, str) else classes  # a file, read later
->>>>>>> 08ef75b86f9da9c7434618faa84ac11ad07c3d2b
 
 
 def _heads(model: dict) -> Iterator[Tuple[str, dict]]:

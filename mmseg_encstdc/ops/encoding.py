@@ -10,6 +10,7 @@ below. ``encode_composite`` is the same in standard operators, for ONNX, and
 """
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import paths
 
@@ -24,8 +25,14 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
 
     Memory beside the arguments is a tile of x, the result and, on a CPU, the
     distances (B, K, N), which wait for the backward pass; the gradient of x is
-    the one tensor as large as x. Gradients of gradients are not available.
-    ``paths`` says who computes: CUDA kernels or matrix products.
+    the one tensor as large as x. A map (B, D, H, W) whose rows are not evenly
+    spaced, such as a crop, is copied. ``paths`` says who computes: CUDA kernels
+    or matrix products.
+
+    float32 rounds off about 1e-7 * |scale| * the largest squared distance to
+    the mean codeword, in the exponent of an assignment. Forward-mode
+    differentiation goes through :func:`encode_composite`; gradients of gradients
+    are a RuntimeError.
 
     Args:
         x (Tensor): features, (B, N, D) or (B, D, H, W) with N = H * W, of
@@ -46,13 +53,37 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     if not torch.jit.is_tracing():  # which warns of every comparison of sizes
         check_arguments(x, codewords, scale)
     columns = as_columns(x)
-    if torch.onnx.is_in_onnx_export():
+    if torch.onnx.is_in_onnx_export() or _forward_mode(x, codewords, scale):
         return encode_composite(columns, codewords, scale)
-    return torch.ops.mmseg_encstdc.encode(columns, codewords, scale)[0]
+    keep = paths.keeps_distances(x.device) and _needs_gradient(
+        x, codewords, scale)
+    return torch.ops.mmseg_encstdc.encode(columns, codewords, scale, keep)[0]
+
+
+def _needs_gradient(*arguments: Tensor) -> bool:
+    """Whether a backward pass may follow; a trace is to hold for both."""
+    return torch.is_grad_enabled() and not torch.jit.is_tracing() and any(
+        value.requires_grad for value in arguments)
+
+
+def _forward_mode(*arguments: Tensor) -> bool:
+    """Whether forward-mode differentiation has a tangent of an argument."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(forward_ad.unpack_dual(value).tangent is not None
+               for value in arguments)
 
 
 def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
     """Raise ValueError or TypeError unless the arguments fit together."""
+    for name, value in (('x', x), ('codewords', codewords), ('scale', scale)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f'{name} must be a tensor, got a '
+                            f'{type(value).__name__}')
+        if value.is_nested or value.layout != torch.strided:
+            kind = 'nested' if value.is_nested else value.layout
+            raise TypeError(f'{name} must be a dense tensor, got one that is '
+                            f'{kind}')
     if x.dim() not in (3, 4):
         raise ValueError('x must be (B, N, D) or (B, D, H, W), got '
                          f'{tuple(x.shape)}')
@@ -92,7 +123,7 @@ def as_columns(x: Tensor) -> Tensor:
 # the whole of torch.compile.
 torch.library.define(
     'mmseg_encstdc::encode',
-    '(Tensor x, Tensor codewords, Tensor scale) -> '
+    '(Tensor x, Tensor codewords, Tensor scale, bool keep) -> '
     '(Tensor encodings, Tensor distances)', tags=torch.Tag.pt2_compliant_tag)
 torch.library.define(
     'mmseg_encstdc::encode_backward',
@@ -102,9 +133,11 @@ torch.library.define(
 
 
 @torch.library.impl('mmseg_encstdc::encode', 'default')
-def _encode(x, codewords, scale):
+def _encode(x, codewords, scale, keep):
+    if scale.shape != codewords.shape[:1] or x.size(1) != codewords.size(1):
+        check_arguments(x.transpose(1, 2), codewords, scale)  # after a trace
     with torch.autocast(x.device.type, enabled=False):
-        return paths.forward(x, codewords, scale)
+        return paths.forward(x, codewords, scale, keep)
 
 
 @torch.library.impl('mmseg_encstdc::encode_backward', 'default')
@@ -114,11 +147,10 @@ def _encode_backward(grad, x, codewords, scale, distances):
 
 
 @torch.library.register_fake('mmseg_encstdc::encode')
-def _(x, codewords, scale):
+def _(x, codewords, scale, keep):
     batch, (k, d) = x.size(0), codewords.shape
-    kept = x.size(2) if paths.keeps_distances(x.device) else 0
     return (codewords.new_empty(batch, k, d),
-            codewords.new_empty(batch, k, kept))
+            codewords.new_empty(batch, k, x.size(2) if keep else 0))
 
 
 @torch.library.register_fake('mmseg_encstdc::encode_backward')
@@ -131,17 +163,26 @@ def _setup_context(ctx, inputs, output):
     _, distances = output
     ctx.mark_non_differentiable(distances)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, distances)
+    ctx.save_for_backward(*inputs[:3], distances)
 
 
 def _gradient(ctx, grad, _):
     if grad is None:
-        return None, None, None
-    return torch.ops.mmseg_encstdc.encode_backward(grad, *ctx.saved_tensors)
+        return None, None, None, None
+    return (*torch.ops.mmseg_encstdc.encode_backward(grad, *ctx.saved_tensors),
+            None)
 
 
 torch.library.register_autograd(
     'mmseg_encstdc::encode', _gradient, setup_context=_setup_context)
+
+
+def _refuse(ctx, *grads):
+    raise RuntimeError('encode has no gradient of its gradient; for that, call '
+                       'mmseg_encstdc.ops.encode_composite')
+
+
+torch.library.register_autograd('mmseg_encstdc::encode_backward', _refuse)
 
 
 # --- The same without the operator -------------------------------------------

@@ -33,17 +33,17 @@ BUILD = ('pip install --no-build-isolation . from a checkout, with nvcc and the 
          'CUDA build of PyTorch')
 
 
-def forward(x: Tensor, codewords: Tensor,
-            scale: Tensor) -> Tuple[Tensor, Tensor]:
+def forward(x: Tensor, codewords: Tensor, scale: Tensor,
+            keep: bool) -> Tuple[Tensor, Tensor]:
     """Encodings (B, K, D) of features (B, D, N), any strides, and distances.
 
-    The distances are (B, K, N) where :func:`keeps_distances`, else (B, K, 0).
+    The distances are (B, K, N) with ``keep``, which is for path A, and (B, K, 0)
+    without.
     """
-    if chosen(x, codewords) == 'cuda':
+    if not keep and chosen(x, codewords) == 'cuda':
         encodings = extension().encode(x, codewords, scale)
         return encodings, encodings.new_empty(*encodings.shape[:2], 0)
-    return tiles.encode_forward(
-        x, codewords, scale, keep=keeps_distances(x.device))
+    return tiles.encode_forward(x, codewords, scale, keep)
 
 
 def backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
@@ -55,7 +55,7 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
 
 
 def keeps_distances(device: torch.device) -> bool:
-    """Whether the forward pass keeps the distances for the backward pass.
+    """Whether the forward pass should keep distances for the backward pass.
 
     On a CPU a product costs more than K / D of x does; on a GPU it does not,
     and either path may take the backward pass.

@@ -41,7 +41,7 @@ def encode_forward(x: Tensor, codewords: Tensor, scale: Tensor,
     distances = codewords.new_empty(batch, k, x.size(2) if keep else 0)
     gathered = codewords.new_zeros(batch, d, k)  # sum_i x_i A_i
     mass = codewords.new_zeros(batch, k, 1)  # sum_i A_i
-    for images, window, tile in tiles(x, mean):
+    for images, window, tile in tiles(x, mean, k):
         distance = distances_of(tile, centred)  # (b, K, n)
         if keep:
             distances[images, :, window] = distance
@@ -73,7 +73,7 @@ def encode_backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
     pulled = codewords.new_zeros(batch, d, k)  # sum_i x_i dd_i
     mass = codewords.new_zeros(batch, 2 * k, 1)  # sum_i A_i, sum_i dd_i
     kept = distances.size(2) == x.size(2)
-    for images, window, tile in tiles(x, mean):
+    for images, window, tile in tiles(x, mean, k):
         distance = (distances[images, :, window] if kept else distances_of(
             tile, centred))  # (b, K, n)
         assignment = (distance * steepness).softmax(1)
@@ -100,7 +100,8 @@ def distances_of(tile: Tensor, centred: Tensor) -> Tensor:
         centred.expand(tile.size(0), *centred.shape), tile, alpha=-2)
 
 
-def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, slice, Tensor]]:
+def tiles(x: Tensor, mean: Tensor,
+          codes: int) -> Iterator[Tuple[slice, slice, Tensor]]:
     """Cut x (B, D, N) along B and N.
 
     Yields where in B, where in N, and the features there less ``mean`` in the
@@ -108,7 +109,7 @@ def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, slice, Tensor]]:
     next tile takes its place.
     """
     batch, _, count = x.shape
-    images, length = tile_size(x, mean.element_size())
+    images, length = tile_size(x, codes, mean.element_size())
     room = torch.empty_like(x[:images, :, :length], dtype=mean.dtype)
     for first in range(0, batch, images):
         chosen = slice(first, min(first + images, batch))
@@ -119,14 +120,16 @@ def tiles(x: Tensor, mean: Tensor) -> Iterator[Tuple[slice, slice, Tensor]]:
             yield chosen, window, torch.sub(part, mean.unsqueeze(1), out=tile)
 
 
-def tile_size(x: Tensor, itemsize: int) -> Tuple[int, int]:
+def tile_size(x: Tensor, codes: int, itemsize: int) -> Tuple[int, int]:
     """Images of a tile, and features of each.
+
+    What the budget holds is a tile, or its distances where K is above D.
 
     As many images as there are, if each still gives the products enough to
     do: a thread then stays with its image, and the image with its core.
     """
     batch, channels, count = x.shape
     budget = TILE_BYTES if x.device.type == 'cpu' else DEVICE_TILE_BYTES
-    features = max(budget // (channels * itemsize), 1)
+    features = max(budget // (max(channels, codes) * itemsize), 1)
     images = max(min(features // max(min(count, LEAST), 1), batch), 1)
     return images, max(features // images, LEAST)

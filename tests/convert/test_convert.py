@@ -150,6 +150,26 @@ def test_an_stdc_of_imagenet_becomes_what_init_cfg_takes(saved, tmp_path, stdc):
                        state['features.7.conv_list.3.conv.weight'])
 
 
+@pytest.mark.parametrize('backbone, config', [
+    ('STDCNet813', 'stdc1_imagenet.py'), ('STDCNet1446', 'stdc2_imagenet.py')])
+def test_the_classifier_of_imagenet_is_converted_whole(
+        saved, tmp_path, backbone, config):
+    state = imagenet(stdc_state(backbone), 'cp.backbone.')
+    target = str(tmp_path / 'classifier.pth')
+    said = command.run(stdc_seg, saved(state), target, str(CONFIGS / config))
+    assert 'for the model' in said
+    assert [line for line in said.splitlines() if line.startswith('left out')] == [
+        "left out, the config has no use for it: bn (4 entries)"]
+    model = MODELS.build(Config.fromfile(CONFIGS / config).model).eval()
+    load_checkpoint(model, target, strict=True)
+    with torch.no_grad():
+        image = torch.randn(2, 3, 64, 64)
+        pooled = model.backbone(image)[-1].square().mean((2, 3))
+        expected = (pooled @ state['fc.weight'].t()).relu() @ (
+            state['linear.weight'].t())
+        torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
+
+
 # --- What is refused ---------------------------------------------------------
 
 

@@ -235,15 +235,17 @@ def arguments(dtype=torch.float32, batch=2):
             codewords.requires_grad_(), scale.requires_grad_()]
 
 
+@pytest.mark.parametrize('keep', [True, False])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_the_operator_passes_opcheck(dtype):
+def test_the_operator_passes_opcheck(dtype, keep):
     torch.library.opcheck(
-        torch.ops.mmseg_encstdc.encode.default, arguments(dtype))
+        torch.ops.mmseg_encstdc.encode.default, (*arguments(dtype), keep))
 
 
 def test_the_gradient_operator_passes_opcheck():
     x, codewords, scale = (value.detach() for value in arguments())
-    encodings, distances = torch.ops.mmseg_encstdc.encode(x, codewords, scale)
+    encodings, distances = torch.ops.mmseg_encstdc.encode(
+        x, codewords, scale, True)
     torch.library.opcheck(
         torch.ops.mmseg_encstdc.encode_backward.default,
         (torch.randn_like(encodings), x, codewords, scale, distances))
@@ -306,7 +308,8 @@ def test_compile_and_export_keep_one_operator():
 
 def test_distances_wait_for_the_backward_pass_and_have_no_gradient():
     x, codewords, scale = arguments()
-    encodings, distances = torch.ops.mmseg_encstdc.encode(x, codewords, scale)
+    encodings, distances = torch.ops.mmseg_encstdc.encode(
+        x, codewords, scale, True)
     assert encodings.requires_grad and not distances.requires_grad
     residuals = x.unsqueeze(1) - codewords.unsqueeze(2)  # (B, K, D, N)
     assert_close(distances, residuals.square().sum(2), 1e-5)
@@ -349,10 +352,65 @@ def test_other_devices_compute_the_distances_again(monkeypatch):
     x, codewords, scale = arguments()
     expected = with_gradients(encode, x.transpose(1, 2), codewords, scale)
     monkeypatch.setattr(paths, 'keeps_distances', lambda device: False)
-    assert torch.ops.mmseg_encstdc.encode(x, codewords, scale)[1].numel() == 0
     again = with_gradients(encode, x.transpose(1, 2), codewords, scale)
     for mine, theirs in zip(again, expected):
         assert_close(mine, theirs, 1e-5)
+
+
+def test_inference_keeps_no_distances(monkeypatch):
+    x, codewords, scale = arguments()
+    kept = []
+    forward = paths.forward
+    monkeypatch.setattr(paths, 'forward', lambda *words: kept.append(
+        words[3]) or forward(*words))
+    encode(x.transpose(1, 2), codewords, scale)
+    with torch.no_grad():
+        encode(x.transpose(1, 2), codewords, scale)
+    encode(x.detach().transpose(1, 2), codewords.detach(), scale.detach())
+    assert kept == [True, False, False]
+
+
+def test_forward_mode_has_the_tangent_of_the_reference():
+    inputs = draw((2, 5, 4, 6, 3), seed=4)
+    tangents = tuple(torch.randn_like(value) for value in inputs)
+    got, expected = (torch.func.jvp(function, inputs, tangents)[1]
+                     for function in (encode, encode_reference))
+    assert_close(got, expected, 1e-11)
+
+
+def test_a_gradient_of_a_gradient_is_refused():
+    x, codewords, scale = arguments()
+    first, = torch.autograd.grad(
+        encode(x.transpose(1, 2), codewords, scale).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='no gradient of its gradient'):
+        first.square().sum().backward()
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_a_traced_layer_still_names_a_wrong_shape():
+    x, codewords, scale = draw((2, 5, 4, 6, 3), seed=4, dtype=torch.float32)
+    traced = torch.jit.trace(Layer(codewords, scale), (x, ))
+    with pytest.raises(Exception, match='has 1 channels and codewords'):
+        traced(x[:, :1])
+
+
+@pytest.mark.parametrize('name', ['x', 'codewords', 'scale'])
+@pytest.mark.parametrize('change, what', [
+    (lambda value: value.numpy(), 'must be a tensor, got a ndarray'),
+    (lambda value: value.tolist(), 'must be a tensor, got a list'),
+    (lambda value: None, 'must be a tensor, got a NoneType'),
+    (lambda value: value.to_sparse(), 'must be a dense tensor, got one'),
+])
+def test_what_is_no_dense_tensor_is_named(name, change, what):
+    inputs = dict(zip(('x', 'codewords', 'scale'), draw((2, 5, 4, 6, 3), seed=4)))
+    with pytest.raises(TypeError, match=f'{name} {what}'):
+        encode(**{**inputs, name: change(inputs[name])})
+
+
+def test_many_codewords_make_no_large_tile():
+    x = torch.empty(1, 3, 10**6)
+    _, length = tiles.tile_size(x, codes=256, itemsize=4)
+    assert length * 256 * 4 <= tiles.TILE_BYTES
 
 
 class Layer(torch.nn.Module):
