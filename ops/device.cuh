@@ -74,13 +74,6 @@ __device__ inline void sync_cluster() {
   cooperative_groups::this_cluster().sync();
 #endif
 }
-__device__ inline int cluster_rank() {
-#if __CUDA_ARCH__ >= 900
-  return cooperative_groups::this_cluster().block_rank();
-#else
-  return 0;
-#endif
-}
 __device__ inline const float* of_peer(float* shared, int rank) {
 #if __CUDA_ARCH__ >= 900
   return cooperative_groups::this_cluster().map_shared_rank(shared, rank);

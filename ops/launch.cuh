@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels.cuh"
+#include "rows.cuh"
 
 namespace encstdc {
 

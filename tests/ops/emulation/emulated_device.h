@@ -234,7 +234,6 @@ inline char* shared_memory() {
   return reinterpret_cast<char*>(emulation::current->block->shared.data());
 }
 inline void sync_cluster() { emulation::wait(emulation::cluster_barrier); }
-inline int cluster_rank() { return emulation::current->block->rank; }
 inline const float* of_peer(float* shared, int rank) {
   auto offset = reinterpret_cast<char*>(shared) - shared_memory();
   auto base = reinterpret_cast<char*>((*emulation::cluster)[rank].shared.data());
