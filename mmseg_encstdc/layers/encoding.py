@@ -1,4 +1,5 @@
 """The Encoding layer and the context encoding module of EncNet."""
+from operator import index
 from typing import Optional, Tuple
 
 import torch
@@ -7,8 +8,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import encode
+from ..ops.encoding import MAX_CODES
 
 __all__ = ['ContextEncoding', 'Encoding']
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class Encoding(nn.Module):
@@ -16,24 +20,29 @@ class Encoding(nn.Module):
 
     Source: EncNet (arXiv 1803.08904), section 3.
 
+    Features in float32, float16 or bfloat16 are encoded with float32
+    parameters, float64 features with float64 ones, and the result has the type
+    of the parameters. Parameters in half precision, as ``model.half()`` makes
+    them, are computed with in float32 and the result is returned in half;
+    they take no float64 features.
+
     Args:
-        channels (int): D, channels of the features.
-        num_codes (int): K, number of codewords.
+        channels (int): D, channels of the features, at least 1.
+        num_codes (int): K, number of codewords, 1 to 256.
 
     Raises:
-        ValueError: when either is below 1.
+        TypeError: when either is no integer.
+        ValueError: when either is out of range.
     """
 
     def __init__(self, channels: int, num_codes: int):
         super().__init__()
-        if channels < 1 or num_codes < 1:
-            raise ValueError('channels and num_codes must be at least 1, got '
-                             f'{channels} and {num_codes}')
-        self.channels, self.num_codes = channels, num_codes
-        bound = (num_codes * channels)**-0.5
+        self.channels = _size('channels', channels)
+        self.num_codes = _size('num_codes', num_codes, MAX_CODES)
+        bound = (self.num_codes * self.channels)**-0.5
         self.codewords = nn.Parameter(
-            torch.empty(num_codes, channels).uniform_(-bound, bound))
-        self.scale = nn.Parameter(torch.empty(num_codes).uniform_(-1, 0))
+            torch.empty(self.num_codes, self.channels).uniform_(-bound, bound))
+        self.scale = nn.Parameter(torch.empty(self.num_codes).uniform_(-1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode (B, D, N) or (B, D, H, W) as (B, K, D).
@@ -41,17 +50,34 @@ class Encoding(nn.Module):
         Raises:
             RuntimeError: for another rank.
             ValueError: when the channels are not D.
+            TypeError: when the types of x and of the parameters do not fit.
         """
+        self._check(x)
         if x.dim() == 3:
             x = x.transpose(1, 2)  # (B, N, D), a view
-        elif x.dim() != 4:
-            raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
-                               f'got {tuple(x.shape)}')
         codewords, scale = self.codewords, self.scale
-        if codewords.dtype in (torch.float16, torch.bfloat16):  # model.half()
+        if codewords.dtype in HALVES:  # model.half()
             return encode(x, codewords.float(), scale.float()).to(
                 codewords.dtype)
         return encode(x, codewords, scale)
+
+    def _check(self, x: Tensor) -> None:
+        """What ``encode`` would blame on a shape or type that x has not."""
+        if x.dim() not in (3, 4):
+            raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
+                               f'got {tuple(x.shape)}')
+        if torch.jit.is_tracing():  # which warns of comparisons of sizes
+            return
+        if x.size(1) != self.channels:
+            raise ValueError(
+                f'x {tuple(x.shape)} has {x.size(1)} channels; this Encoding '
+                'takes (B, D, N) or (B, D, H, W) with D = channels = '
+                f'{self.channels}')
+        if x.dtype == torch.float64 and self.codewords.dtype in HALVES:
+            raise TypeError(
+                f'x is {x.dtype} and the parameters {self.codewords.dtype}; '
+                'give x in float32 or half precision, or call .double() on '
+                'the layer')
 
     def extra_repr(self) -> str:
         return f'channels={self.channels}, num_codes={self.num_codes}'
@@ -113,6 +139,18 @@ class ContextEncoding(BaseModule):
         semantics = getattr(encodings, self.reduction)(dim=1)  # (B, D)
         gamma = self.fc(semantics)[:, :, None, None]  # (B, D, 1, 1)
         return semantics, torch.relu(x + x * gamma)
+
+
+def _size(name: str, value: int, most: Optional[int] = None) -> int:
+    """An integer of at least 1 and at most ``most``, or an error."""
+    try:
+        value = index(value)
+    except TypeError:
+        raise TypeError(f'{name} must be an integer, got {value!r}') from None
+    if value < 1 or most is not None and value > most:
+        accepted = 'at least 1' if most is None else f'1 to {most}'
+        raise ValueError(f'{name} must be {accepted}, got {value}')
+    return value
 
 
 def _norm_1d(norm_cfg: Optional[dict]) -> dict:

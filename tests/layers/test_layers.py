@@ -75,6 +75,48 @@ def test_encoding_refuses_other_channels_with_a_value_error(shape):
         Encoding(6, 3)(torch.zeros(shape))
 
 
+@pytest.mark.parametrize('shape', [(2, 20, 6), (2, 5, 4, 4)])
+def test_a_channel_error_shows_the_shape_that_was_given(shape):
+    with pytest.raises(ValueError) as raised:
+        Encoding(6, 3)(torch.zeros(shape))
+    assert f'x {shape} has {shape[1]} channels' in str(raised.value)
+    assert 'D = channels = 6' in str(raised.value)
+
+
+@pytest.mark.parametrize('channels, codes, kind, says', [
+    (0, 3, ValueError, 'channels must be at least 1, got 0'),
+    (6, -1, ValueError, 'num_codes must be 1 to 256, got -1'),
+    (6, 257, ValueError, 'num_codes must be 1 to 256, got 257'),
+    (6, 3.0, TypeError, 'num_codes must be an integer, got 3.0'),
+    ('6', 3, TypeError, "channels must be an integer, got '6'"),
+    (None, 3, TypeError, 'channels must be an integer, got None'),
+])
+def test_encoding_names_the_size_that_it_refuses(channels, codes, kind, says):
+    with pytest.raises(kind, match=f'^{says}$'):
+        Encoding(channels, codes)
+
+
+@pytest.mark.parametrize('codes', [1, 256, torch.tensor(4).numpy()[()]])
+def test_encoding_takes_every_integer_within_the_limits(codes):
+    layer = Encoding(6, codes)
+    assert type(layer.num_codes) is int
+    assert layer(torch.zeros(1, 6, 2)).shape == (1, int(codes), 6)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_a_layer_in_half_precision_refuses_double_features(dtype):
+    with pytest.raises(TypeError, match=rf'x is torch.float64 .* {dtype}; give'):
+        Encoding(6, 3).to(dtype)(torch.zeros(1, 6, 2, dtype=torch.float64))
+
+
+def test_a_layer_in_double_precision_takes_double_features_alone():
+    layer = Encoding(6, 3).double()
+    x = torch.zeros(1, 6, 2, dtype=torch.float64)
+    assert layer(x).dtype == torch.float64
+    with pytest.raises(TypeError, match='float64'):
+        layer(x.float())
+
+
 def test_codewords_start_uniform_within_one_over_the_root_of_k_times_d():
     layer = Encoding(64, 32)
     bound = (32 * 64)**-0.5
@@ -86,8 +128,8 @@ def test_codewords_start_uniform_within_one_over_the_root_of_k_times_d():
 
 
 def test_scales_start_uniform_between_minus_one_and_zero():
-    layer = Encoding(2, 1000)
-    assert layer.scale.shape == (1000, )
+    layer = Encoding(2, 256)
+    assert layer.scale.shape == (256, )
     assert -1 <= layer.scale.min() < -0.95
     assert -0.05 < layer.scale.max() <= 0
 
