@@ -4,12 +4,14 @@ python benchmarks/record.py NAME FILE.json COMMAND takes the figures from a file
 that COMMAND wrote.
 """
 import json
+import os
 import platform
 import shlex
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Optional
 
 import mmcv
 import mmengine
@@ -17,6 +19,9 @@ import mmseg
 import torch
 
 RESULTS = Path(__file__).resolve().parent / 'results'
+sys.path.insert(0, str(RESULTS.parents[1]))  # where this is run as a script
+
+from mmseg_encstdc.engine import cli  # noqa: E402
 
 
 def device(kind: str = '') -> str:
@@ -35,21 +40,49 @@ def device(kind: str = '') -> str:
 
 
 def commit() -> str:
-    """The commit measured, with a + when files were changed since."""
-    def git(*words):
-        return subprocess.run(['git', *words], cwd=RESULTS.parent,
-                              capture_output=True, text=True).stdout.strip()
+    """The commit measured, with a + when files were changed since.
 
-    return git('rev-parse', '--short', 'HEAD') + (
-        '+' if git('status', '--porcelain', '--untracked-files=no') else '')
+    ``unknown`` where git or its repository is not there.
+    """
+    head = git('rev-parse', '--short', 'HEAD')
+    if not head:
+        return 'unknown'
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return head + ('+' if changed else '')
+
+
+def git(*words: str) -> Optional[str]:
+    """What git says; None where it cannot."""
+    try:
+        done = subprocess.run(['git', *words], cwd=Path(__file__).parent,
+                              capture_output=True, text=True)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout.strip()
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file to write, and leave the file as it is.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
+    cli.check_writable(str(path.parent))
+    with cli.blamed_on(f'{path} cannot be written', (OSError, )):
+        there = path.exists()
+        path.open('a').close()
+        if not there:
+            path.unlink()
 
 
 def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
     """Write ``results/NAME.json``; returns its path.
 
     ``kind`` of device: see :func:`device`.
+
+    Raises:
+        InputError: when it cannot be written.
     """
-    RESULTS.mkdir(exist_ok=True)
     record = dict(
         command=command or shlex.join(['python', *sys.argv]),
         device=device(kind),
@@ -62,8 +95,11 @@ def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
         commit=commit(),
         date=date.today().isoformat(),
         **figures)
-    path = RESULTS / f'{name}.json'
-    path.write_text(json.dumps(record, indent=1) + '\n')
+    path, unfinished = RESULTS / f'{name}.json', RESULTS / f'.{os.getpid()}'
+    with cli.blamed_on(f'{path} cannot be written', (OSError, )):
+        RESULTS.mkdir(exist_ok=True)
+        unfinished.write_text(json.dumps(record, indent=1) + '\n')
+        os.replace(unfinished, path)  # a stop leaves the old or the new one
     return path
 
 

@@ -16,6 +16,8 @@ try:
     from mmseg_encstdc.engine import cli
 except ImportError as error:
     sys.exit(f'error: {error}')
+except KeyboardInterrupt:
+    sys.exit(130)
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,8 +33,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors():
-        args.run(args)
+    try:
+        with cli.one_line_errors():
+            args.run(args)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or 'stopped', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -2,8 +2,10 @@
 its paths, and what bounds them."""
 import argparse
 import json
+import os
 import re
 from pathlib import Path
+from typing import List
 
 import record
 import torch
@@ -12,7 +14,7 @@ from mmseg_encstdc.engine import cli
 from mmseg_encstdc.errors import InputError
 
 from . import memory, report, timing
-from .contenders import Shape
+from .contenders import PATH, Shape
 
 __all__ = ['add_arguments', 'run']
 
@@ -25,6 +27,8 @@ SIDES = (16, 32, 64, 128)  # of the maps of the sweep in N
 MANY_CODES = (8, 16, 32, 64, 128, 256)  # of the sweep in K
 QUICK = (Shape(2, CHANNELS, 64, 64, CODES), )
 ROUNDS = dict(cpu=11, cuda=20)
+MOST_ROUNDS = 10_000
+LONGEST_NAME = 200  # bytes, of the 255 that file systems take
 DTYPES = dict(cpu=['float32'], cuda=['float32', 'bfloat16'])
 
 
@@ -78,49 +82,60 @@ def check(args: argparse.Namespace) -> torch.device:
     Raises:
         InputError: naming the argument at fault and what it accepts.
     """
-    found = re.fullmatch(r'(cpu|cuda(:\d+)?)', args.device)
-    if not found:
-        raise InputError(f'--device {args.device} is not known; give cpu or '
-                         'cuda[:INDEX]')
-    device = torch.device(args.device)
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f'--device {args.device} is not there, of '
-                         f'{torch.cuda.device_count()} GPUs; give cpu or one '
-                         'that is')
-    for name in ('threads', 'rounds'):
+    check_device(args.device)
+    for name, most in (('threads', os.cpu_count()), ('rounds', MOST_ROUNDS)):
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f'--{name} must be at least 1, got {value}')
-    if args.name is not None and Path(args.name).name != args.name:
-        raise InputError(f'--name {args.name} must be the name of a file, '
+        if value is not None and not 1 <= value <= most:
+            raise InputError(f'--{name} must be at least 1 and at most {most}, '
+                             f'got {value}')
+    if args.name is not None:
+        check_name(args.name)
+    return torch.device(args.device)
+
+
+def check_device(name: str) -> None:
+    """Raise InputError unless ``name`` is a device that is there."""
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise InputError(f'--device {name} is not known; give cpu or '
+                         'cuda[:INDEX]')
+    count = torch.cuda.device_count()
+    there = ['cpu', *(['cuda'] if count else []),
+             *(f'cuda:{index}' for index in range(count))]
+    if name not in there:
+        raise InputError(f'--device {name} is not there; give one of '
+                         f'{", ".join(there)}')
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless a result can be called so."""
+    if name in ('', '.', '..') or '/' in name or not name.isprintable():
+        raise InputError(f'--name {name!r} must be the name of a file, '
                          'without a folder')
-    return device
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(f'--name must have at most {LONGEST_NAME} bytes, got '
+                         f'{len(os.fsencode(name))}')
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the subcommand op."""
-    if args.plot_only:
-        return plot_again(Path(args.plot_only))
+    if args.plot_only is not None:
+        return plot_again(args.plot_only)
     device = check(args)
-    if args.shapes:
-        shapes = [Shape.parse(text) for text in args.shapes]
-    else:
-        shapes = QUICK if args.quick else default_shapes(device)
-    dtypes = args.dtype or DTYPES[device.type]
+    shapes = asked_shapes(args, device)
+    dtypes = list(dict.fromkeys(args.dtype or DTYPES[device.type]))
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(args.threads or 2)
-    if args.memory_of:
+    if args.memory_of is not None:
         print(memory.used(args.memory_of, shapes[0], getattr(torch, dtypes[0])))
         return None
-    rows = []
-    for dtype in dtypes:
-        for shape in shapes:
-            rows.append(measure_shape(args, shape, device, dtype))
-            # Now: a run that is cut off leaves what it has.
-            path = record.write(args.name or default_name(device),
-                                dict(shapes=rows), kind=device.type)
+    for shape in shapes:
+        memory.check_room(shape, device)
+    path = result_file(args, device)
+    if PATH in os.environ:
+        print(f'{PATH}={os.environ[PATH]} is ignored: every path is measured')
+    rows = measure_all(args, shapes, dtypes, device, path)
     print(report.table(rows))
     if not args.no_plot:
         report.plot(json.loads(path.read_text()), path.with_suffix('.png'))
@@ -128,12 +143,60 @@ def run(args: argparse.Namespace) -> None:
     return None
 
 
+def asked_shapes(args: argparse.Namespace, device: torch.device) -> List[Shape]:
+    """Those of the command line, or the default."""
+    if args.shapes:
+        return list(dict.fromkeys(Shape.parse(text) for text in args.shapes))
+    return list(QUICK) if args.quick else default_shapes(device)
+
+
+def result_file(args: argparse.Namespace, device: torch.device) -> Path:
+    """Where the result goes, after a look whether it can.
+
+    Raises:
+        InputError: when it or its plot cannot be written.
+    """
+    path = record.RESULTS / f'{args.name or default_name(device)}.json'
+    record.check_writable(path)
+    if not args.no_plot:
+        record.check_writable(path.with_suffix('.png'))
+    return path
+
+
+def measure_all(args: argparse.Namespace, shapes: List[Shape],
+                dtypes: List[str], device: torch.device,
+                path: Path) -> List[dict]:
+    """The rows of the result, which is written after each.
+
+    Raises:
+        KeyboardInterrupt: with what to tell the user.
+    """
+    rows = []
+    try:
+        for dtype in dtypes:
+            for shape in shapes:
+                rows.append(measure_shape(args, shape, device, dtype))
+                # Now: a run that is cut off leaves what it has.
+                record.write(path.stem, dict(shapes=rows), kind=device.type)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f'stopped; {len(rows)} of {len(dtypes) * len(shapes)} measurements '
+            f'are in {path}' if rows else 'stopped') from None
+    return rows
+
+
 def measure_shape(args: argparse.Namespace, shape: Shape, device: torch.device,
                   dtype: str) -> dict:
-    """One row of the result."""
+    """One row of the result.
+
+    Raises:
+        InputError: when a GPU has too little memory for it.
+    """
     print(f'{shape}, {dtype} ...', flush=True)
-    row = timing.measure(shape, device, getattr(torch, dtype),
-                         args.rounds or ROUNDS[device.type])
+    with cli.blamed_on(f'--shapes {shape} does not fit the GPU',
+                       (torch.cuda.OutOfMemoryError, )):
+        row = timing.measure(shape, device, getattr(torch, dtype),
+                             args.rounds or ROUNDS[device.type])
     if device.type == 'cpu' and not args.no_memory:
         for name in row['memory']:
             if name not in row['skipped']:
@@ -150,16 +213,24 @@ def default_name(device: torch.device) -> str:
     return '_'.join(['encode', *(w for w in words if w != 'nvidia')])
 
 
-def plot_again(path: Path) -> None:
+def plot_again(name: str) -> None:
     """Draw the plot of a result file beside it.
 
     Raises:
         InputError: when the file is not there or is no result of op.
     """
+    path, wanted = Path(name), 'give a file that tools/benchmark.py op wrote'
+    if not path.name:
+        raise InputError(f'--plot-only {name!r} is no file; {wanted}')
     with cli.blamed_on(f'--plot-only {path}', (OSError, ValueError)):
         result = json.loads(path.read_text())
     if not isinstance(result, dict) or not result.get('shapes'):
-        raise InputError(f'--plot-only {path} has no shapes; give a file that '
-                         'tools/benchmark.py op wrote')
-    report.plot(result, path.with_suffix('.png'))
-    print(f'written to {path.with_suffix(".png")}')
+        raise InputError(f'--plot-only {path} has no shapes; {wanted}')
+    picture = path.with_suffix('.png')
+    record.check_writable(picture)
+    with cli.blamed_on(
+            f'--plot-only {path} is no result of op; {wanted}',
+            (ArithmeticError, AttributeError, LookupError, TypeError,
+             ValueError)):
+        report.plot(result, picture)
+    print(f'written to {picture}')

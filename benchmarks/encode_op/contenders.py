@@ -28,6 +28,7 @@ __all__ = [
 PATH = 'MMSEG_ENCSTDC_ENCODE'  # the variable by which encode takes a path
 OURS = ('torch', 'cuda')  # its paths
 PASSES = ('forward', 'forward_backward')
+LARGEST = 2**31 - 1  # of the numbers of a shape
 OUTCOMES = ('encodings', 'gradient of x', 'gradient of the codewords',
             'gradient of scale')
 
@@ -53,16 +54,20 @@ class Shape(NamedTuple):
         """The shape written as BxDxHxWxK.
 
         Raises:
-            InputError: when it is not written so, or K is not accepted.
+            InputError: when it is not written so, or a number is not accepted.
         """
         words = text.split('x')
-        if len(words) == 5 and all(word.isdecimal() for word in words):
+        # More digits than LARGEST has are none that int() need read.
+        if len(words) == 5 and all(
+                word.isdecimal() and len(word) <= 10 for word in words):
             shape = cls(*map(int, words))
-            if min(shape) >= 1 and shape.codes <= MAX_CODES:
+            if (min(shape) >= 1 and max(shape) <= LARGEST
+                    and shape.codes <= MAX_CODES):
                 return shape
         raise InputError(
             f'--shapes {text} is no shape; give BxDxHxWxK, whole numbers of at '
-            f'least 1 with K at most {MAX_CODES}, such as 2x512x64x64x32')
+            f'least 1 and at most {LARGEST} with K at most {MAX_CODES}, such as '
+            '2x512x64x64x32')
 
     def __str__(self) -> str:
         return 'x'.join(map(str, self))
@@ -77,9 +82,14 @@ class Shape(NamedTuple):
         """B N K D, the size of the tensors that stock makes."""
         return self.batch * self.count * self.codes * self.channels
 
+    @property
+    def elements(self) -> int:
+        """B N D, the size of x."""
+        return self.batch * self.channels * self.count
+
     def bytes(self, dtype: torch.dtype) -> int:
         """Of x."""
-        return self.batch * self.channels * self.count * dtype.itemsize
+        return self.elements * dtype.itemsize
 
 
 class Inputs(NamedTuple):

@@ -24,12 +24,16 @@ import torch
 
 from mmseg_encstdc.errors import InputError
 
-from .contenders import Shape, forced, make_inputs, passes
+from .contenders import Shape, contenders, forced, make_inputs, passes
 
-__all__ = ['available', 'in_fresh_process', 'on_cuda', 'stock_estimate', 'used']
+__all__ = [
+    'available', 'check_room', 'in_fresh_process', 'on_cuda', 'own_estimate',
+    'stock_estimate', 'used'
+]
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark.py'
 TINY = 4  # height and width of the first map
+FIXED = 32 << 20  # bytes, of the product that is timed and of libraries
 
 
 def on_cuda(function: Callable, x: torch.Tensor) -> float:
@@ -47,7 +51,7 @@ def in_fresh_process(name: str, shape: Shape, dtype: str,
     """:func:`used` of a new process; None when that was killed.
 
     Raises:
-        RuntimeError: when it failed otherwise, with its last line.
+        InputError: when it failed otherwise, with its last line.
     """
     done = subprocess.run(
         [sys.executable, str(TOOL), 'op', '--memory-of', name, '--shapes',
@@ -58,8 +62,9 @@ def in_fresh_process(name: str, shape: Shape, dtype: str,
     if done.returncode < 0:  # by a signal: too little memory
         return None
     if done.returncode:
-        raise RuntimeError(f'memory of {name} at {shape}: '
-                           f'{done.stderr.strip().splitlines()[-1]}')
+        line = (done.stderr.strip() or 'no message').splitlines()[-1]
+        raise InputError(f'memory of {name} at {shape}: '
+                         + line.replace('error: ', '', 1))
     return float(f'{float(done.stdout.splitlines()[-1]):.4g}')
 
 
@@ -67,9 +72,13 @@ def used(name: str, shape: Shape, dtype: torch.dtype) -> float:
     """Peak of a contender in this process, as a multiple of x's bytes.
 
     Raises:
-        InputError: where the kernel does not let a process set back its peak.
+        InputError: for an unknown contender, and where the kernel does not let
+            a process set back its peak.
     """
     cpu = torch.device('cpu')
+    if name not in contenders(cpu):
+        raise InputError(f'--memory-of {name} is none of '
+                         f'{", ".join(contenders(cpu))}')
     tiny = make_inputs(shape._replace(height=TINY, width=TINY), cpu, dtype)
     inputs = make_inputs(shape, cpu, dtype)
     with forced(name):
@@ -97,6 +106,36 @@ def available() -> int:
     """Bytes that this machine can give without swapping."""
     text = Path('/proc/meminfo').read_text()
     return 1024 * int(re.search(r'MemAvailable:\s+(\d+) kB', text).group(1))
+
+
+def check_room(shape: Shape, device: torch.device) -> None:
+    """Refuse a shape that would end the process for want of memory.
+
+    A GPU's allocator says so itself; x is drawn in the memory of the machine.
+
+    Raises:
+        InputError: naming the shape, what it needs and what there is.
+    """
+    need = own_estimate(shape) if device.type == 'cpu' else 4 * shape.elements
+    have = available()
+    if need > have:
+        raise InputError(
+            f'--shapes {shape} needs about {need / 1e9:.4g} GB of memory, '
+            f'{have / 1e9:.4g} GB are available; give a smaller one')
+
+
+def own_estimate(shape: Shape) -> int:
+    """Bytes that a comparison needs on a CPU, stock left out.
+
+    At its peak x, two gradients of it and their difference, all but x for
+    certain in float32; the distances and what is as large in a tile, where
+    that holds all features; and the encodings with their workspace. Tests
+    compare it with what is measured.
+    """
+    distances = shape.batch * shape.count * shape.codes
+    encodings = shape.batch * shape.codes * shape.channels
+    return FIXED + 4 * (
+        21 * shape.elements // 4 + 5 * distances + 14 * encodings)
 
 
 def stock_estimate(shape: Shape) -> int:

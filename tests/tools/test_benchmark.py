@@ -1,8 +1,12 @@
 """The benchmark of the Encoding operator, on a handful of numbers."""
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -14,7 +18,13 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 import benchmark  # noqa: E402
 import record  # noqa: E402
-from encode_op import contenders, memory, report, timing  # noqa: E402
+from encode_op import (  # noqa: E402
+    command,
+    contenders,
+    memory,
+    report,
+    timing,
+)
 
 CPU = torch.device('cpu')
 SHAPES = ['1x8x4x4x3', '1x64x64x64x32']
@@ -207,7 +217,10 @@ def test_the_path_is_forced_and_given_back(monkeypatch):
 
 
 @pytest.mark.parametrize('text', ['2x512', '1x8x4x4x0', '1x8x4x4x257',
-                                  '1x8x4x-4x3', 'ax8x4x4x3'])
+                                  '1x8x4x-4x3', 'ax8x4x4x3', '1x8x4x4x2x2',
+                                  '99999999999999999999x1x1x1x2',
+                                  f'1x{2**31}x1x1x2', f'1x{"9" * 5000}x1x1x2',
+                                  '999999999999x999999999999x999999999x1x2'])
 def test_a_bad_shape_is_named(text):
     with pytest.raises(InputError, match=f'--shapes {text} .*BxDxHxWxK'):
         contenders.Shape.parse(text)
@@ -217,16 +230,216 @@ def test_a_bad_shape_is_named(text):
     (['--shapes', '2x512'], '--shapes 2x512 is no shape; give BxDxHxWxK'),
     (['--device', 'tpu'], '--device tpu is not known; give cpu or cuda'),
     (['--device', 'cuda:99'], '--device cuda:99 is not there'),
-    (['--rounds', '0'], '--rounds must be at least 1, got 0'),
-    (['--threads', '-1'], '--threads must be at least 1, got -1'),
-    (['--name', 'a/b'], '--name a/b must be the name of a file'),
+    (['--device', 'cuda:99999999999999'], '--device cuda:99999999999999 is not'),
+    (['--device', f'cuda:{"9" * 5000}'], '--device cuda:99999'),
+    (['--rounds', '0'], '--rounds must be at least 1 and at most 10000, got 0'),
+    (['--rounds', '10001'], '--rounds must be at least 1'),
+    (['--threads', '-1'], '--threads must be at least 1 and at most '
+     f'{os.cpu_count()}, got -1'),
+    (['--threads', os.cpu_count() + 1], '--threads must be at least 1'),
+    (['--threads', '99999999999999'], '--threads must be at least 1'),
+    (['--name', 'a/b'], "--name 'a/b' must be the name of a file"),
+    (['--name', '.'], "--name '.' must be the name of a file"),
+    (['--name', '..'], "--name '..' must be the name of a file"),
+    (['--name', ''], "--name '' must be the name of a file"),
+    (['--name', 'a\nb'], "--name 'a\\nb' must be the name of a file"),
+    (['--name', 'a' * 300], '--name must have at most 200 bytes, got 300'),
     (['--plot-only', 'no.json'], '--plot-only no.json'),
+    (['--plot-only', ''], "--plot-only '' is no file; give a file that"),
+    (['--memory-of', 'nope', '--quick', '--device', 'cpu'],
+     '--memory-of nope is none of stock, torch'),
 ])
 def test_a_bad_argument_ends_with_one_line(words, says, patch):
+    assert refusal(patch, *words).startswith(f'error: {says}')
+
+
+def refusal(patch, *words) -> str:
+    """The one line with which the tool ends."""
     with pytest.raises(SystemExit) as stopped:
         call(patch, 'op', *words)
-    line = stopped.value.code
-    assert line.startswith(f'error: {says}') and '\n' not in line
+    assert '\n' not in stopped.value.code
+    return stopped.value.code
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Fails where anything is measured."""
+    monkeypatch.setattr(timing, 'measure', lambda *_: pytest.fail('measured'))
+
+
+@pytest.mark.parametrize('text', ['100x10000x10000x1000x2',
+                                  '1x1x600000x600000x2',
+                                  'x'.join([str(2**31 - 1)] * 4 + ['256'])])
+@pytest.mark.parametrize('first', [[], ['1x8x4x4x3']])
+def test_a_shape_too_large_for_the_memory_is_refused_at_once(
+        text, first, patch, unmeasured):
+    line = refusal(patch, '--device', 'cpu', '--shapes', *first, text)
+    assert line.startswith(f'error: --shapes {text} needs about ')
+    assert 'GB of memory' in line and 'GB are available' in line
+
+
+def test_what_a_shape_needs_is_compared_with_what_there_is(monkeypatch):
+    shape = contenders.Shape(2, 512, 64, 64, 32)
+    need = memory.own_estimate(shape)
+    assert need > 5 * shape.bytes(torch.float32)
+    monkeypatch.setattr(memory, 'available', lambda: need)
+    memory.check_room(shape, CPU)
+    monkeypatch.setattr(memory, 'available', lambda: need - 1)
+    with pytest.raises(InputError, match=f'--shapes {shape} needs about 0.1287 GB'):
+        memory.check_room(shape, CPU)
+    memory.check_room(shape, torch.device('cuda'))  # x is drawn here, no more
+
+
+def test_the_estimate_holds():
+    """For a large x, distances, encodings; in a process that keeps nothing."""
+    done = subprocess.run(
+        [sys.executable, '-c', PEAK, '2x512x64x64x32', '1x1x300x300x256',
+         '1x400000x1x1x16', '200x64x1x1x256'], cwd=ROOT / 'benchmarks',
+        env={**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536',
+             'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4, done.stderr
+    for line in lines:
+        peak, estimate = map(int, line.split())
+        assert 0.5 * estimate < peak < estimate, lines
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import torch
+from encode_op import memory, timing
+from encode_op.contenders import Shape
+torch.set_num_threads(1)
+timing.LONGEST, memory.available = 0.01, lambda: 0  # without stock
+def measure(shape):
+    timing.measure(shape, torch.device('cpu'), torch.float32, 1)
+measure(Shape(1, 8, 4, 4, 3))
+for shape in map(Shape.parse, sys.argv[1:]):
+    Path('/proc/self/clear_refs').write_text('5')
+    before = memory.resident('VmRSS')
+    measure(shape)
+    print(memory.resident('VmHWM') - before, memory.own_estimate(shape))
+"""
+
+
+def test_a_gpu_without_room_is_one_line(patch, monkeypatch):
+    def fails(*_):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried ...')
+
+    monkeypatch.setattr(timing, 'measure', fails)
+    with pytest.raises(InputError, match='--shapes 1x8x4x4x3 does not fit the '
+                       'GPU: .*CUDA out of memory'):
+        command.measure_shape(SimpleNamespace(rounds=1),
+                              contenders.Shape(1, 8, 4, 4, 3), CPU, 'float32')
+
+
+def in_the_way_of_the_folder(results):
+    results.write_text('a file')
+    return results
+
+
+def in_the_way_of_the_result(results):
+    (results / 'mine.json').mkdir(parents=True)
+    return results / 'mine.json'
+
+
+def in_the_way_of_the_plot(results):
+    (results / 'mine.png').mkdir(parents=True)
+    return results / 'mine.png'
+
+
+@pytest.mark.parametrize('hinder', [
+    in_the_way_of_the_folder, in_the_way_of_the_result, in_the_way_of_the_plot])
+def test_a_result_that_cannot_be_written_is_known_before_measuring(
+        hinder, patch, monkeypatch, tmp_path, unmeasured):
+    monkeypatch.setattr(record, 'RESULTS', tmp_path / 'results')
+    path = hinder(tmp_path / 'results')
+    line = refusal(patch, '--device', 'cpu', '--quick', '--name', 'mine')
+    assert f'{path} cannot be written' in line
+
+
+def test_the_look_whether_a_file_can_be_written_leaves_it(tmp_path):
+    path = tmp_path / 'new' / 'a.json'
+    record.check_writable(path)
+    assert path.parent.is_dir() and not path.exists()
+    path.write_text('kept')
+    record.check_writable(path)
+    assert path.read_text() == 'kept'
+
+
+def test_a_result_that_cannot_be_written_any_more_is_one_line(
+        monkeypatch, tmp_path):
+    monkeypatch.setattr(record, 'RESULTS', tmp_path)
+    record.write('mine', dict(a=1))
+    (tmp_path / 'other.json').mkdir()
+    with pytest.raises(InputError, match='other.json cannot be written'):
+        record.write('other', dict(a=1))
+    assert json.loads((tmp_path / 'mine.json').read_text())['a'] == 1
+
+
+@pytest.mark.parametrize('empty', [True, False])
+def test_without_git_the_commit_is_unknown(empty, monkeypatch, tmp_path):
+    if empty:
+        monkeypatch.setenv('PATH', str(tmp_path))
+    else:  # git, and no repository
+        monkeypatch.setattr(record, '__file__', str(tmp_path / 'record.py'))
+        monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
+    assert record.commit() == 'unknown'
+
+
+@pytest.mark.parametrize('value', ['torch', 'nonsense'])
+def test_a_path_that_the_user_chose_is_ignored_and_said_so(
+        value, folder, patch, monkeypatch, capsys):
+    monkeypatch.setenv(contenders.PATH, value)
+    call(patch, 'op', '--device', 'cpu', '--rounds', 3, '--name', 'ignored',
+         '--no-memory', '--no-plot', '--shapes', SHAPES[0])
+    assert f'{contenders.PATH}={value} is ignored' in capsys.readouterr().out
+    assert (folder / 'ignored.json').is_file()
+    assert not (folder / 'ignored.png').exists()
+
+
+def test_a_stop_leaves_what_was_measured(folder, patch, monkeypatch, capsys):
+    true = timing.measure
+
+    def measure(shape, *words):
+        if str(shape) == SHAPES[1]:
+            raise KeyboardInterrupt
+        return true(shape, *words)
+
+    monkeypatch.setattr(timing, 'measure', measure)
+    with pytest.raises(SystemExit) as stopped:
+        call(patch, 'op', '--device', 'cpu', '--rounds', 3, '--name', 'stopped',
+             '--no-memory', '--shapes', *SHAPES)
+    path = folder / 'stopped.json'
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == (
+        f'stopped; 1 of 2 measurements are in {path}\n')
+    assert len(json.loads(path.read_text())['shapes']) == 1
+
+
+def test_control_c_ends_the_tool_with_one_line(tmp_path):
+    script = ('import sys, record; from pathlib import Path; '
+              'record.RESULTS = Path(sys.argv.pop(1)); '
+              'import benchmark; benchmark.main()')
+    tool = subprocess.Popen(
+        [sys.executable, '-c', script, tmp_path, 'op', '--quick', '--device',
+         'cpu'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONPATH': f'{ROOT / "tools"}:{ROOT / "benchmarks"}'})
+    assert tool.stdout.readline().startswith('2x512x64x64x32')
+    time.sleep(0.5)
+    tool.send_signal(signal.SIGINT)
+    _, errors = tool.communicate(timeout=60)
+    assert (tool.returncode, errors) == (130, 'stopped\n')
+
+
+def test_memory_that_cannot_be_measured_is_one_line(monkeypatch):
+    said = SimpleNamespace(returncode=1, stdout='',
+                           stderr='a warning\nerror: leave it out\n')
+    monkeypatch.setattr(memory.subprocess, 'run', lambda *_, **__: said)
+    with pytest.raises(InputError, match='memory of torch at 1x8x4x4x3: leave'):
+        memory.in_fresh_process(
+            'torch', contenders.Shape(1, 8, 4, 4, 3), 'float32', 1)
 
 
 def test_the_tool_runs_by_itself():
@@ -237,8 +450,25 @@ def test_the_tool_runs_by_itself():
     assert done.stderr.splitlines()[-1].startswith('error: --device tpu')
 
 
-def test_a_file_without_shapes_is_no_result(patch, tmp_path):
+@pytest.mark.parametrize('text, says', [
+    ('{}', 'has no shapes'),
+    ('[]', 'has no shapes'),
+    ('{"shapes": [{"a": 1}]}', 'is no result of op; give a file'),
+    ('{"shapes": 3}', 'is no result of op; give a file'),
+    ('{"shapes": "abc"}', 'is no result of op; give a file'),
+    ('{"shapes": [3]}', 'is no result of op; give a file'),
+    ('{', 'JSONDecodeError'),
+])
+def test_a_file_of_another_kind_is_no_result(text, says, patch, tmp_path):
     path = tmp_path / 'other.json'
-    path.write_text('{}')
-    with pytest.raises(SystemExit, match='has no shapes'):
-        call(patch, 'op', '--plot-only', path)
+    path.write_text(text)
+    line = refusal(patch, '--plot-only', path)
+    assert line.startswith(f'error: --plot-only {path}') and says in line
+    assert not path.with_suffix('.png').exists()
+
+
+def test_a_plot_that_cannot_be_written_is_one_line(folder, patch, tmp_path):
+    path = tmp_path / 'tiny.json'
+    path.write_text((folder / 'tiny.json').read_text())
+    path.with_suffix('.png').mkdir()
+    assert 'tiny.png cannot be written' in refusal(patch, '--plot-only', path)
