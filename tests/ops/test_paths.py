@@ -217,7 +217,7 @@ def test_without_the_sources_nothing_is_built(
 
 def test_an_archive_of_the_sources_has_what_the_build_needs(root, tmp_path):
     tree = tmp_path / 'tree'
-    skipped = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build',
+    skipped = shutil.ignore_patterns('.*', '*.so', 'data', 'work_dirs', 'build',
                                      '*.egg-info', '__pycache__')
     shutil.copytree(root, tree, ignore=skipped)
     subprocess.run(
