@@ -285,7 +285,7 @@ def test_what_a_shape_needs_is_compared_with_what_there_is(monkeypatch):
     monkeypatch.setattr(memory, 'available', lambda: need)
     memory.check_room(shape, CPU)
     monkeypatch.setattr(memory, 'available', lambda: need - 1)
-    with pytest.raises(InputError, match=f'--shapes {shape} needs about 0.1287 GB'):
+    with pytest.raises(InputError, match=f'--shapes {shape} needs about 0.1583 GB'):
         memory.check_room(shape, CPU)
     memory.check_room(shape, torch.device('cuda'))  # x is drawn here, no more
 
@@ -293,7 +293,7 @@ def test_what_a_shape_needs_is_compared_with_what_there_is(monkeypatch):
 def test_the_estimate_holds():
     """For a large x, distances, encodings; in a process that keeps nothing."""
     done = subprocess.run(
-        [sys.executable, '-c', PEAK, '2x512x64x64x32', '1x1x300x300x256',
+        [sys.executable, '-c', PEAK, '2x512x96x96x32', '1x1x500x500x256',
          '1x400000x1x1x16', '200x64x1x1x256'], cwd=ROOT / 'benchmarks',
         env={**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536',
              'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
@@ -301,7 +301,7 @@ def test_the_estimate_holds():
     assert len(lines) == 4, done.stderr
     for line in lines:
         peak, estimate = map(int, line.split())
-        assert 0.5 * estimate < peak < estimate, lines
+        assert 0.4 * estimate < peak < estimate, lines
 
 
 PEAK = """
