@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--rounds', type=int, help='in which the contenders take turns; '
         'default: {cpu} on a CPU, {cuda} on a GPU'.format(**ROUNDS))
     parser.add_argument(
-        '--name', help='of the result; default: encode_cpu or encode_GPU')
+        '--name', help='of the result; default: encode_cpu or encode_GPU, with '
+        '_some where --shapes or --quick choose')
     parser.add_argument(
         '--no-memory', action='store_true',
         help='leave out the memory on a CPU, which takes a process for each '
@@ -156,7 +157,7 @@ def result_file(args: argparse.Namespace, device: torch.device) -> Path:
     Raises:
         InputError: when it or its plot cannot be written.
     """
-    path = record.RESULTS / f'{args.name or default_name(device)}.json'
+    path = record.RESULTS / f'{args.name or default_name(device, args)}.json'
     record.check_writable(path)
     if not args.no_plot:
         record.check_writable(path.with_suffix('.png'))
@@ -205,12 +206,17 @@ def measure_shape(args: argparse.Namespace, shape: Shape, device: torch.device,
     return row
 
 
-def default_name(device: torch.device) -> str:
-    """encode_cpu, or encode_ and the name of the GPU."""
-    if device.type == 'cpu':
-        return 'encode_cpu'
-    words = re.findall('[a-z0-9]+', torch.cuda.get_device_name(device).lower())
-    return '_'.join(['encode', *(w for w in words if w != 'nvidia')])
+def default_name(device: torch.device, args: argparse.Namespace) -> str:
+    """encode_cpu, or encode_ and the name of the GPU.
+
+    With _some at the end for fewer shapes than all, whose result stays.
+    """
+    words = ['cpu']
+    if device.type != 'cpu':
+        found = torch.cuda.get_device_name(device).lower()
+        words = [w for w in re.findall('[a-z0-9]+', found) if w != 'nvidia']
+    some = ['some'] if args.shapes or args.quick else []
+    return '_'.join(['encode', *words, *some])
 
 
 def plot_again(name: str) -> None:

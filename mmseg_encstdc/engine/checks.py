@@ -3,8 +3,9 @@ import os.path as osp
 from itertools import zip_longest
 from typing import Iterator, List, Tuple
 
+import torch
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 
 from ..datasets.checks import (
     check_folders,
@@ -149,14 +150,36 @@ def _check_weights(part: dict, key: str) -> None:
         if name == 'init_cfg':
             for init in value if isinstance(value, list) else [value or {}]:
                 path = init.get('checkpoint') or ''
-                missing = path and '://' not in path and not osp.isfile(path)
-                if init.get('type') == 'Pretrained' and missing:
-                    raise InputError(
-                        f'{key}.init_cfg.checkpoint {path} does not exist; '
-                        "tools/convert makes it from the authors' checkpoint, "
-                        f'or start without: --cfg-options {key}.init_cfg=None')
+                if init.get('type') == 'Pretrained' and '://' not in path:
+                    _check_start(part, init, f'{key}.init_cfg')
         elif isinstance(value, dict):
             _check_weights(value, f'{key}.{name}')
+
+
+def _check_start(part: dict, init: dict, key: str) -> None:
+    """MMEngine only warns of a file that has none of a module's weights."""
+    path = init.get('checkpoint')
+    if not path or not osp.isfile(path):
+        raise InputError(
+            f'{key}.checkpoint {path} does not exist; tools/convert makes it '
+            "from the authors' checkpoint, or start without: --cfg-options "
+            f'{key}=None')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        state = content.get('state_dict', content)
+        prefix = init.get('prefix', '')
+        prefix += '.' if prefix and not prefix.endswith('.') else ''
+        found = {k[len(prefix):] for k in state if k.startswith(prefix)}
+    except Exception as error:
+        raise InputError(f'{key}.checkpoint {path} cannot be read; give a '
+                         'checkpoint, such as tools/convert makes') from error
+    module = MODELS.build({**part, 'init_cfg': None})
+    if not found & module.state_dict().keys():
+        raise InputError(
+            f'{key}.checkpoint {path} has none of the weights of {part["type"]}; '
+            "convert the authors' file with tools/convert, and for a whole "
+            f"network's set {key}.prefix to where it has its backbone, such as "
+            'backbone.')
 
 
 def _classes(dataset: dict) -> tuple:

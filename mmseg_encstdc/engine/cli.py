@@ -105,14 +105,17 @@ def check_fits(model: nn.Module, path: str) -> None:
     Auxiliary heads may differ: evaluation does not run them.
 
     Raises:
-        InputError: naming the first weight that is missing or of another
-            shape.
+        InputError: naming the first weight that is missing, of another shape,
+            or, in a backbone, left over: a deeper one holds a shallower.
     """
     while hasattr(model, 'module'):  # test-time augmentation, distribution
         model = model.module
     state = read_checkpoint(path)['state_dict']
-    wrong = [
-        key for key, value in model.state_dict().items()
+    wanted = model.state_dict()
+    wrong = [key for key in state
+             if key.startswith('backbone.') and key not in wanted]
+    wrong += [
+        key for key, value in wanted.items()
         if not key.startswith('auxiliary_head')
         and not key.endswith('num_batches_tracked') and
         (key not in state or state[key].shape != value.shape)
@@ -120,8 +123,8 @@ def check_fits(model: nn.Module, path: str) -> None:
     if wrong:
         raise InputError(
             f'checkpoint {path} does not fit the config: {len(wrong)} weights '
-            f'are missing or of another shape, the first is {wrong[0]}; give '
-            'the config that it was trained with')
+            'are missing, left over or of another shape, the first is '
+            f'{wrong[0]}; give the config that it was trained with')
 
 
 def check_writable(folder: str) -> None:
@@ -151,6 +154,9 @@ def prepare(args: argparse.Namespace, loaders: List[str],
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
+    for name in loaders:
+        if cfg.get(name) and cfg[name].get('num_workers') == 0:
+            cfg[name].persistent_workers = False  # as PyTorch insists
     start_processes(cfg, args.launcher)
     rank, world_size = get_dist_info()
     loaders = [name for name in loaders if cfg.get(name) is not None]

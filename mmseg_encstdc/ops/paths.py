@@ -40,7 +40,8 @@ def forward(x: Tensor, codewords: Tensor, scale: Tensor,
     The distances are (B, K, N) with ``keep``, which is for path A, and (B, K, 0)
     without.
     """
-    if not keep and chosen(x, codewords) == 'cuda':
+    path = chosen(x, codewords)
+    if path == 'cuda' and not keep:
         encodings = extension().encode(x, codewords, scale)
         return encodings, encodings.new_empty(*encodings.shape[:2], 0)
     return tiles.encode_forward(x, codewords, scale, keep)
@@ -71,7 +72,7 @@ def chosen(x: Tensor, codewords: Tensor) -> str:
         RuntimeError: when it asks for ``cuda`` where that cannot run, with
             the reason.
     """
-    asked = os.environ.get(VARIABLE, 'auto')
+    asked = os.environ.get(VARIABLE) or 'auto'
     if asked not in PATHS:
         raise ValueError(f'{VARIABLE}={asked} names no path; give one of '
                          f'{", ".join(PATHS)}')

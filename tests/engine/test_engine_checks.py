@@ -3,7 +3,9 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
+from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_encstdc.engine import check_config, check_data
@@ -295,4 +297,19 @@ def test_weights_to_start_from_must_be_there(encnet, tmp_path):
                        'resnet50s.pth does not exist.*tools/convert'):
         check_config(encnet, LOADERS, training=True)
     (tmp_path / 'resnet50s.pth').touch()
+    with pytest.raises(InputError, match='cannot be read'):
+        check_config(encnet, LOADERS, training=True)
+
+
+def test_weights_to_start_from_must_be_of_the_module(encnet, tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    encnet.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path)
+    backbone = MODELS.build({**encnet.model.backbone, 'init_cfg': None})
+    state = backbone.state_dict()
+    torch.save(dict(state_dict=state), path)
+    assert check_config(encnet, LOADERS, training=True) is None
+    torch.save({f'backbone.{key}': value for key, value in state.items()}, path)
+    with pytest.raises(InputError, match='has none of the weights of ResNet'):
+        check_config(encnet, LOADERS, training=True)
+    encnet.model.backbone.init_cfg.prefix = 'backbone.'
     assert check_config(encnet, LOADERS, training=True) is None

@@ -20,7 +20,7 @@ def inputs():
     return torch.randn(2, 9, 5), torch.randn(3, 5), -torch.rand(3)
 
 
-@pytest.mark.parametrize('asked', [None, 'auto', 'torch'])
+@pytest.mark.parametrize('asked', [None, '', 'auto', 'torch'])
 def test_on_a_cpu_the_products_compute(monkeypatch, inputs, asked):
     if asked is None:
         monkeypatch.delenv(paths.VARIABLE, raising=False)
@@ -34,6 +34,12 @@ def test_asking_for_cuda_on_a_cpu_says_what_is_in_the_way(monkeypatch, inputs):
     monkeypatch.setenv(paths.VARIABLE, 'cuda')
     with pytest.raises(RuntimeError, match='ENCODE=cuda, but x is on cpu'):
         encode(*inputs)
+
+
+def test_the_variable_is_read_in_training_too(monkeypatch, inputs):
+    monkeypatch.setenv(paths.VARIABLE, 'cuda')
+    with pytest.raises(RuntimeError, match='x is on cpu'):
+        encode(*(value.requires_grad_() for value in inputs))
 
 
 def test_an_unknown_path_is_named_with_those_there_are(monkeypatch, inputs):
