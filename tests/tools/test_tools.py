@@ -15,6 +15,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmseg.apis import init_model
+from mmseg.registry import MODELS
+
+from mmseg_encstdc.engine import cli
+from mmseg_encstdc.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'stdc1_camvid.py'
@@ -429,3 +433,13 @@ def test_a_missing_mmcv_is_one_line(tmp_path):
                PYTHONPATH=str(tmp_path))
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'mmcv >= 2.0.0rc4, < 2.2.0, found 1.7.0' in done.stderr
+
+
+def test_a_deeper_backbone_is_no_shallower_one(root, tmp_path):
+    cfg = Config.fromfile(root / 'configs/stdc1_camvid.py')
+    deeper = Config.fromfile(root / 'configs/stdc2_camvid.py')
+    path = str(tmp_path / 'stdc2.pth')
+    torch.save(dict(state_dict=MODELS.build(deeper.model).state_dict(),
+                    meta=dict()), path)
+    with pytest.raises(InputError, match='left over.*backbone.backbone.stages'):
+        cli.check_fits(MODELS.build(cfg.model), path)
