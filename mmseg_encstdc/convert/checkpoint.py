@@ -35,15 +35,16 @@ def read(path: str) -> dict:
             holds what torch.load does not load with weights_only.
     """
     if not os.path.isfile(path):
-        raise errors.InputError(f'checkpoint {path} does not exist')
+        what = 'is a folder' if os.path.isdir(path) else 'does not exist'
+        raise errors.InputError(f'checkpoint {path} {what}; give a file')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        # Not PyTorch's own words, which advise to execute what is pickled.
         raise errors.InputError(
             f'checkpoint {path} cannot be read: it must be a whole file of '
-            f'torch.save that holds tensors and plain values ({reason})'
-        ) from error
+            'torch.save that holds tensors and plain values '
+            f'({type(error).__name__})') from error
     if not isinstance(content, dict):
         raise errors.InputError(
             f'checkpoint {path} holds a {type(content).__name__}; it must be a '
@@ -62,7 +63,9 @@ def unwrap(content: dict, path: str) -> State:
         source = content['meta'].get('converted_from')
         done = (f'was converted from {source} already' if source else
                 "is a checkpoint of MMEngine, not the authors'")
-        raise errors.InputError(f'checkpoint {path} {done}; it can be used as it is')
+        raise errors.InputError(
+            f'checkpoint {path} {done}; use it as it is with the config it was '
+            "made for, or convert the authors' file for another")
     state = content.get('state_dict', content)
     tensors = isinstance(state, dict) and state and all(
         isinstance(key, str) and isinstance(value, Tensor)
@@ -151,6 +154,8 @@ def save(found: Conversion, path: str, cfg: Config, source: str) -> None:
         state_dict=found.state,
         meta=dict(dataset_meta=meta, converted_from=source, part=found.part,
                   left_out=found.left_out, mmseg_encstdc_version=__version__))
+    if os.path.isdir(path):
+        raise errors.InputError(f'{path} cannot be written: it is a folder')
     partial = f'{path}.partial'
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
