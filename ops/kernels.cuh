@@ -402,12 +402,11 @@ struct Block {
 
   // --- Sums of a block -------------------------------------------------------
 
-  // f(sum, partial): every sum of this lane, with its place in device memory.
+  // f(sum, place): every sum of this lane, with its place in a matrix of rows of
+  // `columns`, which `base` is the group and this warp's first channel of.
   template <typename F>
-  __device__ void each_sum(Sums& sums, int chunk, int group, F f) {
-    int64_t row = int64_t(part) * p.padded_codes + group * kGroup + g;
-    float* base = p.partial + row * p.padded_channels + chunk * p.chunk +
-                  channel + 2 * t;
+  __device__ void each_sum(Sums& sums, float* base, int columns, F f) {
+    base += g * columns + 2 * t;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -416,27 +415,22 @@ struct Block {
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
           int k = 16 * i + c / 2 * 8;
-          f(sums[i][j][c], base[k * p.padded_channels + 8 * j + c % 2]);
+          f(sums[i][j][c], base[k * columns + 8 * j + c % 2]);
         }
       }
     }
   }
 
+  // Where the sums of a group and a chunk go in device memory.
+  __device__ float* partial_at(int chunk, int group) {
+    int64_t row = int64_t(part) * p.padded_codes + group * kGroup;
+    return p.partial + row * p.padded_channels + chunk * p.chunk + channel;
+  }
+
   // Blocks of a cluster add their sums up, each a part, in order of rank.
   __device__ void add_cluster(Sums& sums) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (8 * j >= slice) break;
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          int k = 16 * i + c / 2 * 8 + g;
-          int d = channel + 8 * j + 2 * t + c % 2;
-          floats(p.at.codes)[k * p.chunk + d] = sums[i][j][c];
-        }
-      }
-    }
+    each_sum(sums, floats(p.at.codes) + channel, p.chunk,
+             [](float& sum, float& place) { place = sum; });
     sync_cluster();
     int matrix = kGroup * p.chunk, share = matrix / p.cluster;
     int first = rank * share;
@@ -490,9 +484,10 @@ struct Block {
     } else {
       Sums sums = {};
       encode(map, group, x, sums);
-      each_sum(sums, chunk, group, [first](float& sum, float& partial) {
-        partial = first ? sum : partial + sum;
-      });
+      each_sum(sums, partial_at(chunk, group), p.padded_channels,
+               [first](float& sum, float& partial) {
+                 partial = first ? sum : partial + sum;
+               });
     }
   }
 
@@ -567,7 +562,8 @@ struct Block {
     if (p.cluster > 1) {
       add_cluster(sums);
     } else {
-      each_sum(sums, 0, 0, [](float& sum, float& partial) { partial = sum; });
+      each_sum(sums, partial_at(0, 0), p.padded_channels,
+               [](float& sum, float& partial) { partial = sum; });
     }
   }
 
