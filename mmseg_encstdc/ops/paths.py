@@ -1,10 +1,10 @@
 """Which implementation computes: plain PyTorch, or the CUDA kernels.
 
 Path A (``torch``) runs everywhere: matrix products for the Encoding operator
-(``tiles``), bands of rows for the upsampled cross entropy (``bands``). Path B (``cuda``, the kernels in the repository's folder ops/)
-runs on a CUDA device when the package was built with them. A variable for each,
-``MMSEG_ENCSTDC_ENCODE`` and ``MMSEG_ENCSTDC_CROSS_ENTROPY``, read at every call,
-chooses:
+(``tiles``), bands of rows for the upsampled cross entropy (``bands``). Path B
+(``cuda``, the kernels in the repository's folder ops/) runs on a CUDA device when
+the package was built with them. A variable for each, ``MMSEG_ENCSTDC_ENCODE`` and
+``MMSEG_ENCSTDC_CROSS_ENTROPY``, read at every call, chooses:
 
     auto    path B where it can run and pays, else A
     torch   path A
