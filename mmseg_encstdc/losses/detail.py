@@ -95,12 +95,15 @@ def detail_edges(
         edges = _differ(ids, valid)
     else:
         edges = _laplacian(ids, valid) > threshold
-    shown = torch.ones_like(edges) if valid is None else valid
-    edges = (edges & shown).to(torch.uint8)
-    return (edges, *(
+    if valid is not None:
+        edges &= valid
+    edges = edges.to(torch.uint8)
+    scales = (edges, *(
         F.interpolate(edges[:, None, ::stride, ::stride], edges.shape[1:],
-                      mode='nearest').squeeze(1) * shown
-        for stride in STRIDES[1:]))
+                      mode='nearest').squeeze(1) for stride in STRIDES[1:]))
+    if valid is None:
+        return scales
+    return tuple(scale * valid for scale in scales)
 
 
 def _laplacian(ids: Tensor, valid: Optional[Tensor]) -> Tensor:

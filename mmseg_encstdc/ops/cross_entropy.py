@@ -5,6 +5,7 @@
 below. ``upsampled_cross_entropy_reference`` is the same in standard operators,
 which hold the logits at full size, for tests.
 """
+from functools import lru_cache
 from typing import Optional, Sequence, Tuple, Union
 
 import torch
@@ -74,8 +75,12 @@ def pixel_weights(class_weight: Union[Tensor, Sequence[float]], labels: Tensor,
     Raises:
         ValueError: unless there is one weight for each of ``classes``.
     """
-    weights = torch.as_tensor(
-        class_weight, dtype=like.dtype, device=like.device)
+    if isinstance(class_weight, Tensor):
+        weights = class_weight.to(like)
+    else:
+        make = torch.tensor if torch.compiler.is_compiling() else _sent_once
+        weights = make(tuple(map(float, class_weight)), dtype=like.dtype,
+                       device=like.device)
     if weights.shape != (classes, ):
         raise ValueError(f'class_weight must have {classes} numbers, one for '
                          f'each channel of the logits, got '
@@ -83,6 +88,13 @@ def pixel_weights(class_weight: Union[Tensor, Sequence[float]], labels: Tensor,
     ignored = labels == ignore_index
     index = labels.long().masked_fill(ignored, 0).clamp(0, classes - 1)
     return weights[index].masked_fill(ignored, 0)
+
+
+@lru_cache(maxsize=16)
+def _sent_once(numbers: Tuple[float, ...], dtype: torch.dtype,
+               device: torch.device) -> Tensor:
+    """torch.tensor, remembered: sending numbers to a GPU waits for it."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def check_arguments(logits: Tensor, labels: Tensor) -> None:
