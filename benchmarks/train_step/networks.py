@@ -9,7 +9,7 @@ from mmseg_encstdc.errors import InputError
 from . import batches, stock
 from .shapes import Shape
 
-__all__ = ['CONTENDERS', 'Trainer', 'classes_of', 'model_config', 'shape_of']
+__all__ = ['CONTENDERS', 'Trainer', 'model_config', 'shape_of']
 
 CONTENDERS = ('stock', 'ours')
 TINY = 64  # height and width of the first images
@@ -67,14 +67,18 @@ class Trainer:
         """
         shape = Shape(min(self.shape.batch, 2), TINY, TINY)
         self.learn(batches.draw(shape, self.classes, self.device))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.release()
 
     def step(self) -> None:
         """A step on the batch; its gradients stay."""
         self.learn(self.batch)
 
-    def learn(self, batch: batches.Batch) -> None:
+    def release(self) -> None:
+        """Let go of the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
+
+    def learn(self, batch: batches.Batch) -> None:
+        self.release()
         with torch.autocast(self.device.type, HALF[self.device.type],
                             enabled=self.amp):
             losses = self.model(batch.images, batch.samples, mode='loss')
@@ -103,11 +107,6 @@ def model_config(path: str, classes: Optional[int] = None) -> dict:
     return config
 
 
-def classes_of(path: str) -> int:
-    """Classes of a config's network."""
-    return model_config(path)['decode_head']['num_classes']
-
-
 def shape_of(path: str) -> Shape:
     """The batch and the crop that a config trains on.
 
@@ -117,7 +116,7 @@ def shape_of(path: str) -> Shape:
     config = cli.load_config(path)
     batch = (config.get('train_dataloader') or {}).get('batch_size')
     crop = config.get('crop_size')
-    if not isinstance(batch, int) or crop is None:
+    if not isinstance(batch, int) or not isinstance(crop, (tuple, list)):
         raise InputError(f'config {path} has no crop_size or no '
                          'train_dataloader.batch_size; give --shape BxHxW')
     return Shape(batch, *crop)
