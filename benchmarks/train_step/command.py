@@ -74,9 +74,10 @@ def plan(args: argparse.Namespace, config: str,
     Raises:
         InputError: when it cannot be measured.
     """
+    model = model_config(config, args.classes)
     shape = QUICK if args.quick else (
         Shape.parse(args.shape) if args.shape else shape_of(config))
-    stock.translate(model_config(config, args.classes), shape)
+    stock.translate(model, shape)
     need, have = PIXEL * shape.batch * shape.pixels, available()
     if need > have:
         raise InputError(
