@@ -299,6 +299,15 @@ def test_when_nobody_lasts_the_shape_is_at_fault(monkeypatch):
         contest.contest(dict(ours=job), 'cpu', 2, True, '--shape 9x9x9')
 
 
+def test_in_one_process_all_take_turns_too():
+    """As on a GPU."""
+    job = dict(kind='losses', case='stdc', shape='2x64x64', device='cpu')
+    jobs = {name: dict(job, contender=name) for name in ('plain', 'ours')}
+    figures = contest.contest(jobs, 'cuda', 2, False, 'labels')
+    assert figures['facts']['plain'] == figures['facts']['ours']
+    assert all(each['min'] > 0 for each in figures['times_ms'].values())
+
+
 def test_a_process_that_is_killed_has_fallen():
     apart = contest.Apart(dict(kind='train'))
     apart.process.kill()
