@@ -99,7 +99,7 @@ def replaces_stock() -> bool:
 @functools.cache
 def say_once(message: str) -> None:
     """One INFO line of the main process; its workers say nothing."""
-    if multiprocessing.parent_process() is None:
+    if multiprocessing.current_process().name == 'MainProcess':
         from mmengine.logging import print_log  # after check_stack
         print_log(message, logger='current', level=logging.INFO)
 
