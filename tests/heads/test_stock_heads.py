@@ -100,3 +100,16 @@ def test_edges_are_ones_of_the_size_of_the_labels():
     edges = STDCHead(**DETAIL).edges(labels)
     assert edges.dtype == torch.int64 and edges.shape == labels.shape
     assert set(edges.unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize('loss', [
+    dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True),
+    dict(type='DiceLoss', use_sigmoid=False, naive_dice=True, loss_weight=0.3),
+    [dict(type='DiceLoss'), dict(type='CrossEntropyLoss')],
+    dict(type='LovaszLoss', reduction='none', loss_weight=2.),
+], ids=str)
+def test_stdc_head_has_mmsegmentations_numbers_with_other_losses(loss):
+    settings = {**DETAIL, 'loss_decode': loss}
+    inputs = draw(2)
+    assert_same(results(STDCHead(**settings), *inputs),
+                results(StockSTDCHead(**settings), *inputs))
