@@ -102,3 +102,12 @@ def test_no_gradient_passes():
     sampler = OHEMPixelSampler(head(), 0.7, 5)
     weights = sampler.sample(logits.requires_grad_(), labels.unsqueeze(1))
     assert not weights.requires_grad
+
+
+@pytest.mark.parametrize('thresh', [None, 0.7])
+@pytest.mark.parametrize('shape', [(1, 1, 6, 5), (1, 2, 5, 5)])
+def test_labels_of_another_size_are_refused(thresh, shape):
+    sampler = OHEMPixelSampler(head(), thresh, 5)
+    labels = torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(AssertionError, match='in the size of seg_logit'):
+        sampler.sample(torch.zeros(1, CLASSES, 5, 5), labels)
