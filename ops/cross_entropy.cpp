@@ -14,6 +14,7 @@ RunLoss loss_float32, loss_float16, loss_bfloat16;
 
 namespace {
 
+constexpr int kMost = std::numeric_limits<int>::max();
 constexpr int kMostSize = 1 << 22;  // float counts halves up to it, twice
 constexpr int kForwardBytes = 24 * 1024;  // for eight blocks on a multiprocessor
 
@@ -54,7 +55,8 @@ bool supported(const LossShape& shape) {
   return sized(shape.batch) && sized(shape.channels) && sized(shape.rows) &&
          sized(shape.columns) && sized(shape.label_rows) &&
          sized(shape.label_columns) && shape.rows <= shape.label_rows &&
-         shape.columns <= shape.label_columns;
+         shape.columns <= shape.label_columns &&
+         int64_t(shape.rows) * shape.columns <= kMost / shape.channels;
 }
 
 LossProblem problem_of(const LossShape& shape, const LossPlan& plan,
@@ -64,6 +66,7 @@ LossProblem problem_of(const LossShape& shape, const LossPlan& plan,
   p.batch = shape.batch, p.channels = shape.channels;
   p.rows = axis_of(shape.rows, shape.label_rows, shape.align_corners);
   p.columns = axis_of(shape.columns, shape.label_columns, shape.align_corners);
+  p.map = shape.rows * shape.columns;
   p.even_steps = even_steps(p.rows);
   p.strip = plan.strip, p.groups = plan.groups, p.tiles = plan.tiles;
   p.width = plan.width, p.chunk = plan.chunk;
@@ -88,12 +91,11 @@ LossPlan plan(const LossShape& shape, bool backward) {
   plan.width = int((kColumns - 1) * columns.scale + 0.5f) + 3;
   if (plan.width > shape.columns) plan.width = shape.columns;
   int64_t blocks = int64_t(shape.batch) * (shape.rows + 1) * plan.groups;
-  constexpr int kMost = std::numeric_limits<int>::max();
   if (blocks > kMost / plan.tiles) return {};
   plan.blocks = int(blocks * plan.tiles);
   // Chunks of the same size; backward one for half a warp.
   int chunk = backward ? 16 : kForwardBytes / (8 * plan.width);
-  if (backward && plan.width > 100) chunk = 8;  // 48 KiB need no asking
+  if (backward && plan.width > 64) chunk = 8;  // 48 KiB need no asking
   plan.chunk = up(shape.channels, up(shape.channels, chunk));
   plan.bytes = 4 * lay_out_loss(plan.width, plan.chunk, backward).floats;
   if (backward) {

@@ -86,13 +86,16 @@ __device__ Strip<R> strip_of(const LossProblem& p, const Window& w) {
 
 // --- Logits in shared memory -------------------------------------------------
 
-// A channel of the row before or after, from the window's first column on.
+// The logits of an image, whose places are ints.
 template <class T>
-__device__ const T* row_of_logits(const LossProblem& p, const Window& w,
-                                  int channel, bool after) {
-  int64_t map = w.image * p.channels + channel;
-  int64_t row = map * p.rows.inputs + (after ? w.row_after : w.row_before);
-  return static_cast<const T*>(p.logits) + row * p.columns.inputs + w.first_input;
+__device__ const T* logits_of(const LossProblem& p, const Window& w) {
+  return static_cast<const T*>(p.logits) + w.image * p.channels * p.map;
+}
+// Of a channel's row before or after, in the window's first column.
+__device__ inline int place_of(const LossProblem& p, const Window& w, int channel,
+                               bool after) {
+  return channel * p.map + (after ? w.row_after : w.row_before) * p.columns.inputs +
+         w.first_input;
 }
 
 // f(place, slice, slices): the threads of a block share places, and where there
@@ -110,14 +113,14 @@ template <class T>
 __device__ void find_peaks(const LossProblem& p, const Window& w, float* peaks,
                            float* shares) {
   int places = 2 * w.inputs;
-  int64_t map = int64_t(p.rows.inputs) * p.columns.inputs;
+  const T* logits = logits_of<T>(p, w);
   share_places(places, [&](int i, int slice, int slices) {
     bool after = i >= w.inputs;
-    const T* from = row_of_logits<T>(p, w, 0, after) + (after ? i - w.inputs : i);
+    int place = place_of(p, w, slice, after) + (after ? i - w.inputs : i);
     float most = -INFINITY;
 #pragma unroll 4
-    for (int c = slice; c < p.channels; c += slices) {
-      most = fmaxf(most, to_float(from[c * map]));
+    for (int c = slice; c < p.channels; c += slices, place += slices * p.map) {
+      most = fmaxf(most, to_float(logits[place]));
     }
     shares[slice * places + i] = most;
   });
@@ -132,22 +135,24 @@ __device__ void find_peaks(const LossProblem& p, const Window& w, float* peaks,
 }
 
 // Channels first ... first + count - 1 less the peaks, to (count, inputs) pairs;
-// counts those that are steep.
+// counts into `steep` where rows are far apart.
 template <class T>
 __device__ void load_pairs(const LossProblem& p, const Window& w,
                            const float* peaks, int first, int count,
                            Pair* pairs, uint32_t* steep) {
-  int64_t map = int64_t(p.rows.inputs) * p.columns.inputs;
+  const T* logits = logits_of<T>(p, w);
   share_places(w.inputs, [&](int i, int slice, int slices) {
-    const T* before = row_of_logits<T>(p, w, first, false) + i;
-    const T* after = row_of_logits<T>(p, w, first, true) + i;
+    float peak_before = peaks[i], peak_after = peaks[w.inputs + i], steepest = 0;
+    int before = place_of(p, w, first + slice, false) + i;
+    int across = (w.row_after - w.row_before) * p.columns.inputs;
 #pragma unroll 4
-    for (int c = slice; c < count; c += slices) {
-      float top = kLog2OfE * (to_float(before[c * map]) - peaks[i]);
-      float bottom = kLog2OfE * (to_float(after[c * map]) - peaks[w.inputs + i]);
+    for (int c = slice; c < count; c += slices, before += slices * p.map) {
+      float top = kLog2OfE * (to_float(logits[before]) - peak_before);
+      float bottom = kLog2OfE * (to_float(logits[before + across]) - peak_after);
       pairs[c * w.inputs + i] = {top, bottom};
-      if (!(fabsf(bottom - top) < kDeep)) add_atomically(steep, 1);
+      steepest = fmaxf(steepest, fabsf(bottom - top));
     }
+    if (steepest >= kDeep) add_atomically(steep, 1);
   });
 }
 
@@ -246,6 +251,7 @@ __device__ void add_scores(const Pair* pairs, int inputs, int first, int count,
 
 __device__ inline void write_result(const LossProblem& p, int64_t pixel, int label,
                                     float loss, float normaliser, bool hit) {
+  if (loss < 0) loss = 0;  // it rounds to a little below
   p.losses[pixel] = label >= 0 ? loss : label == -1 ? 0 : NAN;
   p.hits[pixel] = label >= 0 && hit && normaliser == normaliser;
   p.normaliser[pixel] = normaliser;
@@ -259,8 +265,8 @@ __device__ void redo(const LossProblem& p, const Window& w, const Strip<R>& s,
   int label = class_of(p, pixel);
   float down = weight_after(p.rows, w.cell, w.first + row);
   auto upsampled = [&](int c) {
-    const T* before = row_of_logits<T>(p, w, c, false);
-    const T* after = row_of_logits<T>(p, w, c, true);
+    const T* before = logits_of<T>(p, w) + place_of(p, w, c, false);
+    const T* after = logits_of<T>(p, w) + place_of(p, w, c, true);
     float top = between(to_float(before[s.before]), to_float(before[s.after]),
                         s.right);
     float bottom = between(to_float(after[s.before]), to_float(after[s.after]),
@@ -326,19 +332,20 @@ __global__ void __launch_bounds__(kColumns) cross_entropy_kernel(const LossProbl
 // --- Backward ----------------------------------------------------------------
 
 // What the rows of a strip give: the gradient of a class is the sum over the rows
-// of 2^(z - excess) times `top` for the row of logits before, `bottom` after.
+// of 2^(z - excess) times `top` for the row of logits before, `bottom` after. The
+// excess is zero, as top and bottom have it in them, unless it is far from zero.
 template <int R>
 struct Pulls {
   float top[R], bottom[R], excess[R];
   int classes[R];
-  bool whole;  // excess is in top and bottom already
 };
 
 template <int R>
 __device__ Pulls<R> pulls_of(const LossProblem& p, const Window& w,
-                             const Strip<R>& s, const float* peaks) {
+                             const Strip<R>& s, const float* peaks,
+                             uint32_t* steep) {
   Pulls<R> pulls;
-  pulls.whole = true;
+  bool near = true;
   bool there = w.left + thread() < w.right;
   float grads[R];
 #pragma unroll
@@ -351,12 +358,13 @@ __device__ Pulls<R> pulls_of(const LossProblem& p, const Window& w,
     grads[r] = pulls.classes[r] < 0 ? NAN : p.grad[pixel];
     float peak = peak_of(peaks, w.inputs, s, r);
     pulls.excess[r] = kLog2OfE * (p.normaliser[pixel] - peak);
-    pulls.whole = pulls.whole && fabsf(pulls.excess[r]) < kDeep;
+    near = near && fabsf(pulls.excess[r]) < kDeep;
   }
+  if (!near) add_atomically(steep, 1);
 #pragma unroll
   for (int r = 0; r < R; ++r) {
     float grad = grads[r];
-    if (pulls.whole) grad *= exp2_fast(-pulls.excess[r]), pulls.excess[r] = 0;
+    if (near) grad *= exp2_fast(-pulls.excess[r]), pulls.excess[r] = 0;
     pulls.top[r] = (1 - s.down[r]) * grad, pulls.bottom[r] = s.down[r] * grad;
   }
   return pulls;
@@ -377,7 +385,7 @@ __device__ float polynomial(const float (&rows)[R], float x) {
 template <int R, bool EVEN>
 __device__ Pair pull_of(const Line& line, const Strip<R>& s, float step,
                         const Pulls<R>& pulls) {
-  if (EVEN && pulls.whole) {
+  if (EVEN) {
     float up = exp2_fast(step * line.slope), down = exp2_fast(-step * line.slope);
     float power = exp2_fast(fmaf(s.middle, line.slope, line.before));
     auto sum = [&](const float (&rows)[R]) {
@@ -434,25 +442,25 @@ __device__ void lay_out_columns(const LossProblem& p, const Window& w,
   for (int i = s.before + 1; i <= w.inputs; ++i) starts[i] = columns;
 }
 
-// Add up the columns around each column of logits, to (2, count, inputs).
+// Add up the columns after each column of logits, for it and for the next: left
+// and right, (count, inputs) each.
 __device__ inline void gather_columns(const Window& w, const Pair* sums, int count,
                                       const float* weights, const int* starts,
-                                      float* gathered) {
-  for (int i = thread(); i < count * w.inputs; i += kColumns) {
-    int c = i % count, input = i / count;
-    Pair sum = {0, 0};
-    auto add = [&](int column, float weight) {
-      Pair own = sums[c * kSumStride + column];
-      sum.before = fmaf(weight, own.before, sum.before);
-      sum.after = fmaf(weight, own.after, sum.after);
-    };
-    for (int x = input ? starts[input - 1] : 0; x < starts[input]; ++x) {
-      add(x, weights[x]);
+                                      Pair* left, Pair* right) {
+  share_places(count, [&](int c, int slice, int slices) {
+    for (int input = slice; input < w.inputs; input += slices) {
+      Pair all = {0, 0}, next = {0, 0};
+      for (int x = starts[input]; x < starts[input + 1]; ++x) {
+        Pair own = sums[c * kSumStride + x];
+        float weight = weights[x], rest = 1 - weight;
+        all.before = fmaf(rest, own.before, all.before);
+        all.after = fmaf(rest, own.after, all.after);
+        next.before = fmaf(weight, own.before, next.before);
+        next.after = fmaf(weight, own.after, next.after);
+      }
+      left[c * w.inputs + input] = all, right[c * w.inputs + input] = next;
     }
-    for (int x = starts[input]; x < starts[input + 1]; ++x) add(x, 1 - weights[x]);
-    gathered[c * w.inputs + input] = sum.before;
-    gathered[(count + c) * w.inputs + input] = sum.after;
-  }
+  });
 }
 
 // The sums of a block are (2, C, inputs) in the workspace: what its labels give to
@@ -461,6 +469,22 @@ __device__ inline float* partial_of(const LossProblem& p, int64_t block,
                                     int inputs, bool after, int channel) {
   return p.partial + block * 2 * p.channels * p.width +
          (int64_t(after) * p.channels + channel) * inputs;
+}
+
+__device__ inline void write_partial(const LossProblem& p, const Window& w,
+                                     int first, int count, const Pair* left,
+                                     const Pair* right) {
+  float* before = partial_of(p, block_x(), w.inputs, false, first);
+  float* after = partial_of(p, block_x(), w.inputs, true, first);
+  share_places(w.inputs, [&](int i, int slice, int slices) {
+    for (int c = slice; c < count; c += slices) {
+      int place = c * w.inputs + i;
+      Pair sum = left[place], other = {0, 0};
+      if (i) other = right[place - 1];
+      before[place] = sum.before + other.before;
+      after[place] = sum.after + other.after;
+    }
+  });
 }
 
 template <class T, int R>
@@ -473,13 +497,15 @@ __global__ void __launch_bounds__(kColumns)
   auto pairs = reinterpret_cast<Pair*>(shared + at.pairs);
   auto sums = reinterpret_cast<Pair*>(shared + at.sums);
   auto starts = reinterpret_cast<int*>(shared + at.starts);
-  float *weights = shared + at.weights, *gathered = shared + at.gathered;
+  auto left = reinterpret_cast<Pair*>(shared + at.left);
+  auto right = reinterpret_cast<Pair*>(shared + at.right);
+  float* weights = shared + at.weights;
   Strip<R> s = strip_of<R>(p, w);
   auto steep = reinterpret_cast<uint32_t*>(shared + at.steep);
   if (thread() == 0) *steep = 0;
   lay_out_columns(p, w, s, weights, starts);
   find_peaks<T>(p, w, shared + at.peaks, shared + at.shares);
-  Pulls<R> pulls = pulls_of(p, w, s, shared + at.peaks);
+  Pulls<R> pulls = pulls_of(p, w, s, shared + at.peaks, steep);
   for (int first = 0; first < p.channels; first += p.chunk) {
     int count = p.channels - first < p.chunk ? p.channels - first : p.chunk;
     load_pairs<T>(p, w, shared + at.peaks, first, count, pairs, steep);
@@ -490,13 +516,9 @@ __global__ void __launch_bounds__(kColumns)
       pull_columns<R, false>(p, w, pairs, first, count, s, pulls, sums);
     }
     sync_block();
-    gather_columns(w, sums, count, weights, starts, gathered);
+    gather_columns(w, sums, count, weights, starts, left, right);
     sync_block();
-    for (int after = 0; after < 2; ++after) {
-      float* out = partial_of(p, block_x(), w.inputs, after, first);
-      const float* from = gathered + after * count * w.inputs;
-      for (int i = thread(); i < count * w.inputs; i += kColumns) out[i] = from[i];
-    }
+    write_partial(p, w, first, count, left, right);
   }
 }
 
@@ -513,7 +535,6 @@ __global__ void __launch_bounds__(kColumns)
   if (column >= p.columns.inputs) return;
   int first_column = first_of(p.columns, column ? column - 1 : -1);
   int last_column = first_of(p.columns, column + 1) - 1;
-  int64_t map = int64_t(p.rows.inputs) * p.columns.inputs;
   int each = kColumns / 32 * kChannels;
   for (int c = thread() / 32 * kChannels; c < p.channels; c += each) {
     int count = p.channels - c < kChannels ? p.channels - c : kChannels;
@@ -541,12 +562,11 @@ __global__ void __launch_bounds__(kColumns)
         }
       }
     }
-    int64_t place = (image * p.channels + c) * map +
-                    int64_t(row) * p.columns.inputs + column;
-    auto out = static_cast<T*>(p.grad_logits) + place;
+    auto out = static_cast<T*>(p.grad_logits) + (image * p.channels + c) * p.map +
+               row * p.columns.inputs + column;
 #pragma unroll
     for (int k = 0; k < kChannels; ++k) {
-      if (k < count) out[k * map] = from_float<T>(sum[k]);
+      if (k < count) out[k * p.map] = from_float<T>(sum[k]);
     }
   }
 }

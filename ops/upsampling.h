@@ -64,6 +64,7 @@ struct LossProblem {
   void* grad_logits;
   int batch, channels;
   Axis rows, columns;
+  int map;  // logits of a channel; those of an image are below 2^31
   int strip, groups, tiles, width, chunk;  // LossPlan has them
   // Rows of a cell are a power of two of equal steps, in float too.
   bool even_steps;
@@ -78,7 +79,7 @@ struct LossLayout {
   int steep;     // one counter, of pairs far apart
   int shares;    // (slices, 2, n): of a slice of channels, or
   int sums;      // (chunk, kSumStride) pairs: a column's for the rows before, after
-  int gathered;  // (2, chunk, n)
+  int left, right;  // (chunk, n) pairs: of the columns after this, for it, the next
   int weights;   // (kColumns) of the input after
   int starts;    // (n + 1): first column whose input before is this
   int floats;    // of all
@@ -93,8 +94,9 @@ ENCSTDC_BOTH inline LossLayout lay_out_loss(int width, int chunk, bool backward)
   at.floats = at.shares + shares;
   if (!backward) return at;
   int sums = 2 * chunk * kSumStride;
-  at.gathered = at.sums + (sums > shares ? sums : shares);
-  at.weights = at.gathered + 2 * chunk * width;
+  at.left = at.sums + (sums > shares ? sums : shares);
+  at.right = at.left + 2 * chunk * width;
+  at.weights = at.right + 2 * chunk * width;
   at.starts = at.weights + kColumns;
   at.floats = at.starts + width + 1;
   return at;
