@@ -29,6 +29,7 @@ Axis axis_of(int inputs, int outputs, bool align_corners) {
     axis.half = 0;
     axis.scale = outputs > 1 ? float(inputs - 1) / float(outputs - 1) : 0;
   }
+  if (axis.scale > 0) axis.ratio = 1 / axis.scale;
   return axis;
 }
 

@@ -170,15 +170,15 @@ __device__ Line line_of(const Pair* pairs, const Strip<R>& s) {
   float before = between(left.before, right.before, s.right);
   return {before, between(left.after, right.after, s.right) - before};
 }
-
-// The logarithm that was taken off.
+// Of the peaks (2, inputs), which were taken off.
 template <int R>
-__device__ float peak_of(const float* peaks, int inputs, const Strip<R>& s,
-                         int row) {
+__device__ Line peak_of(const float* peaks, int inputs, const Strip<R>& s) {
   float before = between(peaks[s.before], peaks[s.after], s.right);
   peaks += inputs;
-  float after = between(peaks[s.before], peaks[s.after], s.right);
-  return fmaf(s.down[row], after - before, before);
+  return {before, between(peaks[s.before], peaks[s.after], s.right) - before};
+}
+__device__ inline float value_at(const Line& line, float down) {
+  return fmaf(down, line.slope, line.before);
 }
 
 // 2^z in the rows of a strip. Where steps are even, three exponentials give the
@@ -188,7 +188,7 @@ __device__ void powers_of(const Line& line, const Strip<R>& s, float step,
                           float (&powers)[R]) {
   if (EVEN) {
     float up = exp2_fast(step * line.slope), down = exp2_fast(-step * line.slope);
-    powers[R / 2] = exp2_fast(fmaf(s.middle, line.slope, line.before));
+    powers[R / 2] = exp2_fast(value_at(line, s.middle));
 #pragma unroll
     for (int r = R / 2 + 1; r < R; ++r) powers[r] = powers[r - 1] * up;
 #pragma unroll
@@ -196,23 +196,44 @@ __device__ void powers_of(const Line& line, const Strip<R>& s, float step,
   } else {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      powers[r] = exp2_fast(fmaf(s.down[r], line.slope, line.before));
+      powers[r] = exp2_fast(value_at(line, s.down[r]));
     }
   }
-}
-
-// The class of a label; -1 where it is ignored, -2 where there is no such class.
-__device__ inline int class_of(const LossProblem& p, int64_t pixel) {
-  int64_t label = p.byte_labels ? static_cast<const uint8_t*>(p.labels)[pixel]
-                                : static_cast<const int64_t*>(p.labels)[pixel];
-  if (label == p.ignore_index) return -1;
-  return label < 0 || label >= p.channels ? -2 : int(label);
 }
 
 __device__ inline int64_t pixel_of(const LossProblem& p, const Window& w,
                                    int column, int row) {
   int64_t line = w.image * p.rows.outputs + w.first + row;
   return line * p.columns.outputs + column;
+}
+
+// The class of a label; -1 where it is ignored, -2 where there is no such class.
+__device__ inline int class_of(const LossProblem& p, int64_t label) {
+  if (label == p.ignore_index) return -1;
+  return uint64_t(label) < uint64_t(p.channels) ? int(label) : -2;
+}
+template <class L, int R>
+__device__ void load_classes(const LossProblem& p, const Window& w,
+                             const Strip<R>& s, int (&classes)[R]) {
+  const L* labels = static_cast<const L*>(p.labels) + pixel_of(p, w, s.column, 0);
+  L own[R];
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    own[r] = labels[int64_t(r < s.count ? r : 0) * p.columns.outputs];
+  }
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    classes[r] = r < s.count ? class_of(p, own[r]) : -1;
+  }
+}
+template <int R>
+__device__ void load_classes(const LossProblem& p, const Window& w,
+                             const Strip<R>& s, int (&classes)[R]) {
+  if (p.byte_labels) {
+    load_classes<uint8_t>(p, w, s, classes);
+  } else {
+    load_classes<int64_t>(p, w, s, classes);
+  }
 }
 
 // --- Forward -----------------------------------------------------------------
@@ -238,13 +259,17 @@ __device__ void add_scores(const Pair* pairs, int inputs, int first, int count,
       scores.most[r] = fmaxf(scores.most[r], powers[r]);
     }
   }
+  Line line = {0, 0};
 #pragma unroll
   for (int r = 0; r < R; ++r) {
     int c = scores.classes[r] - first;
     if (c < 0 || c >= count) continue;
-    Line line = line_of(pairs + c * inputs, s);
-    scores.label[r] = fmaf(s.down[r], line.slope, line.before);
-    powers_of<R, EVEN>(line, s, step, powers);
+    // Most strips have one label.
+    if (r == 0 || scores.classes[r] != scores.classes[r ? r - 1 : 0]) {
+      line = line_of(pairs + c * inputs, s);
+      powers_of<R, EVEN>(line, s, step, powers);
+    }
+    scores.label[r] = value_at(line, s.down[r]);
     scores.power[r] = powers[r];
   }
 }
@@ -253,6 +278,7 @@ __device__ inline void write_result(const LossProblem& p, int64_t pixel, int lab
                                     float loss, float normaliser, bool hit) {
   if (loss < 0) loss = 0;  // it rounds to a little below
   p.losses[pixel] = label >= 0 ? loss : label == -1 ? 0 : NAN;
+  // The largest of some values leaves NaN out.
   p.hits[pixel] = label >= 0 && hit && normaliser == normaliser;
   p.normaliser[pixel] = normaliser;
 }
@@ -262,7 +288,9 @@ template <class T, int R>
 __device__ void redo(const LossProblem& p, const Window& w, const Strip<R>& s,
                      int row) {
   int64_t pixel = pixel_of(p, w, s.column, row);
-  int label = class_of(p, pixel);
+  int label = class_of(p, p.byte_labels
+                              ? static_cast<const uint8_t*>(p.labels)[pixel]
+                              : static_cast<const int64_t*>(p.labels)[pixel]);
   float down = weight_after(p.rows, w.cell, w.first + row);
   auto upsampled = [&](int c) {
     const T* before = logits_of<T>(p, w) + place_of(p, w, c, false);
@@ -278,7 +306,7 @@ __device__ void redo(const LossProblem& p, const Window& w, const Strip<R>& s,
   for (int c = 0; c < p.channels; ++c) {
     sum += exp2_fast(kLog2OfE * (upsampled(c) - most));
   }
-  float above = kLogOf2 * log2f(sum), own = label < 0 ? 0 : upsampled(label);
+  float above = kLogOf2 * log2_fast(sum), own = label < 0 ? 0 : upsampled(label);
   write_result(p, pixel, label, most - own + above, most + above, own >= most);
 }
 
@@ -297,9 +325,8 @@ __global__ void __launch_bounds__(kColumns) cross_entropy_kernel(const LossProbl
 #pragma unroll
   for (int r = 0; r < R; ++r) {
     scores.sum[r] = scores.most[r] = scores.label[r] = scores.power[r] = 0;
-    scores.classes[r] =
-        r < s.count ? class_of(p, pixel_of(p, w, s.column, r)) : -1;
   }
+  load_classes(p, w, s, scores.classes);
   find_peaks<T>(p, w, peaks, shared + at.shares);
   for (int first = 0; first < p.channels; first += p.chunk) {
     int count = p.channels - first < p.chunk ? p.channels - first : p.chunk;
@@ -314,14 +341,16 @@ __global__ void __launch_bounds__(kColumns) cross_entropy_kernel(const LossProbl
   }
   if (w.left + thread() >= w.right) return;
   int again = 0;  // rows as bits
+  int64_t pixel = pixel_of(p, w, s.column, 0);
+  Line peak = peak_of(peaks, w.inputs, s);
 #pragma unroll
   for (int r = 0; r < R; ++r) {
     if (r >= s.count) continue;
-    float above = log2f(scores.sum[r]);
-    if (!(above > -kDeep)) again |= 1 << r;  // NaN too, which `most` has left out
-    write_result(p, pixel_of(p, w, s.column, r), scores.classes[r],
+    float above = log2_fast(scores.sum[r]);
+    if (above <= -kDeep) again |= 1 << r;
+    write_result(p, pixel + int64_t(r) * p.columns.outputs, scores.classes[r],
                  kLogOf2 * (above - scores.label[r]),
-                 fmaf(kLogOf2, above, peak_of(peaks, w.inputs, s, r)),
+                 fmaf(kLogOf2, above, value_at(peak, s.down[r])),
                  scores.power[r] >= scores.most[r]);
   }
   for (int r = 0; again >> r; ++r) {
@@ -345,19 +374,22 @@ __device__ Pulls<R> pulls_of(const LossProblem& p, const Window& w,
                              const Strip<R>& s, const float* peaks,
                              uint32_t* steep) {
   Pulls<R> pulls;
-  bool near = true;
-  bool there = w.left + thread() < w.right;
-  float grads[R];
+  load_classes(p, w, s, pulls.classes);
+  float grads[R], normalisers[R];
+  int64_t pixel = pixel_of(p, w, s.column, 0);
 #pragma unroll
   for (int r = 0; r < R; ++r) {
-    grads[r] = pulls.excess[r] = 0, pulls.classes[r] = -1;
-    if (!there || r >= s.count) continue;
-    int64_t pixel = pixel_of(p, w, s.column, r);
-    pulls.classes[r] = class_of(p, pixel);
-    if (pulls.classes[r] == -1) continue;
-    grads[r] = pulls.classes[r] < 0 ? NAN : p.grad[pixel];
-    float peak = peak_of(peaks, w.inputs, s, r);
-    pulls.excess[r] = kLog2OfE * (p.normaliser[pixel] - peak);
+    int64_t own = pixel + int64_t(r < s.count ? r : 0) * p.columns.outputs;
+    grads[r] = p.grad[own], normalisers[r] = p.normaliser[own];
+  }
+  bool near = true, there = w.left + thread() < w.right;
+  Line peak = peak_of(peaks, w.inputs, s);
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    if (!there) pulls.classes[r] = -1;
+    pulls.excess[r] = kLog2OfE * (normalisers[r] - value_at(peak, s.down[r]));
+    if (pulls.classes[r] == -1) grads[r] = pulls.excess[r] = 0;
+    if (pulls.classes[r] == -2) grads[r] = NAN;
     near = near && fabsf(pulls.excess[r]) < kDeep;
   }
   if (!near) add_atomically(steep, 1);
@@ -387,7 +419,7 @@ __device__ Pair pull_of(const Line& line, const Strip<R>& s, float step,
                         const Pulls<R>& pulls) {
   if (EVEN) {
     float up = exp2_fast(step * line.slope), down = exp2_fast(-step * line.slope);
-    float power = exp2_fast(fmaf(s.middle, line.slope, line.before));
+    float power = exp2_fast(value_at(line, s.middle));
     auto sum = [&](const float (&rows)[R]) {
       return power * fmaf(polynomial<R, false>(rows, down), down,
                           polynomial<R, true>(rows, up));
@@ -397,8 +429,7 @@ __device__ Pair pull_of(const Line& line, const Strip<R>& s, float step,
   Pair sums = {0, 0};
 #pragma unroll
   for (int r = 0; r < R; ++r) {
-    float z = fmaf(s.down[r], line.slope, line.before);
-    float power = exp2_fast(z - pulls.excess[r]);
+    float power = exp2_fast(value_at(line, s.down[r]) - pulls.excess[r]);
     sums.before = fmaf(power, pulls.top[r], sums.before);
     sums.after = fmaf(power, pulls.bottom[r], sums.after);
   }

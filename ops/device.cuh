@@ -58,6 +58,12 @@ __device__ inline float exp2_fast(float value) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(value));
   return out;
 }
+// The logarithm of base 2, to 2^-22.
+__device__ inline float log2_fast(float value) {
+  float out;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(value));
+  return out;
+}
 __device__ inline void add_atomically(uint32_t* sum, uint32_t value) {
   atomicAdd(sum, value);
 }

@@ -24,6 +24,7 @@ constexpr int kChannels = 8;       // that a thread of the last kernel adds at o
 struct Axis {
   int inputs, outputs;
   float scale, half;  // half is 0 where corners are aligned
+  float ratio;        // about 1 / scale
 };
 
 // One rounding on every compiler.
@@ -48,7 +49,7 @@ ENCSTDC_BOTH inline int first_of(const Axis& axis, int cell) {
   if (cell < 0) return 0;
   if (cell >= axis.inputs) return axis.outputs;
   if (axis.scale == 0) return cell ? axis.outputs : 0;
-  float guess = (float(cell) + axis.half) / axis.scale - axis.half;
+  float guess = (float(cell) + axis.half) * axis.ratio - axis.half;
   int output = guess < axis.outputs ? int(guess) : axis.outputs;
   while (output > 0 && cell_of(axis, output - 1) >= cell) --output;
   while (output < axis.outputs && cell_of(axis, output) < cell) ++output;

@@ -83,6 +83,7 @@ inline float exp2_fast(float value) {
   float out = std::exp2(value);
   return std::fabs(out) < 0x1p-126f ? 0 : out;  // NaN stays
 }
+inline float log2_fast(float value) { return std::log2(value); }
 inline void add_atomically(uint32_t* sum, uint32_t value) { *sum += value; }
 
 namespace emulation {
