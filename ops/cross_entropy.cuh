@@ -32,7 +32,10 @@ struct Window {
   int tile, left, right;          // columns of labels
   int first_input, inputs;        // columns of logits
   int row_before, row_after;      // rows of logits
+  float middle;                   // weight of the row after, in row kRows / 2
+  float down[kRows];              // and in all; the last one again beyond the end
 };
+static_assert(sizeof(Window) <= 4 * kWindowFloats, "its place in shared memory");
 
 // What a thread has.
 template <int R>
@@ -40,12 +43,10 @@ struct Strip {
   int column, count;          // rows that are there
   int before, after;          // inputs, counted from the window's first
   float right;                // weight of the one after
-  float middle;               // weight of the row after, in row R / 2
-  float down[R];              // and in all; the last one again beyond count
+  float middle, down[R];      // the window's
 };
 
-__device__ inline Window window_of(const LossProblem& p) {
-  Window w;
+__device__ inline void find_window(const LossProblem& p, Window& w) {
   int block = block_x();
   w.tile = block % p.tiles, block /= p.tiles;
   int group = block % p.groups;
@@ -64,7 +65,18 @@ __device__ inline Window window_of(const LossProblem& p) {
   w.first_input = input_before(cell_of(p.columns, w.left));
   w.inputs = input_after(p.columns, cell_of(p.columns, w.right - 1)) + 1 -
              w.first_input;
-  return w;
+  w.middle = weight_after(p.rows, w.cell, w.first + strip / 2);
+  for (int r = 0; r < strip; ++r) {
+    int row = w.first + r < w.end ? w.first + r : w.end - 1;
+    w.down[r] = weight_after(p.rows, w.cell, row);
+  }
+}
+// One thread finds it: for few classes it would be a tenth of all instructions.
+__device__ inline Window window_of(const LossProblem& p, float* shared) {
+  auto& window = *reinterpret_cast<Window*>(shared);
+  if (thread() == 0) find_window(p, window);
+  sync_block();
+  return window;
 }
 
 template <int R>
@@ -76,11 +88,9 @@ __device__ Strip<R> strip_of(const LossProblem& p, const Window& w) {
   s.before = input_before(cell) - w.first_input;
   s.after = input_after(p.columns, cell) - w.first_input;
   s.right = weight_after(p.columns, cell, s.column);
-  s.middle = weight_after(p.rows, w.cell, w.first + R / 2);
-  for (int r = 0; r < R; ++r) {
-    int row = w.first + r < w.end ? w.first + r : w.end - 1;
-    s.down[r] = weight_after(p.rows, w.cell, row);
-  }
+  s.middle = w.middle;
+#pragma unroll
+  for (int r = 0; r < R; ++r) s.down[r] = w.down[r];
   return s;
 }
 
@@ -312,9 +322,9 @@ __device__ void redo(const LossProblem& p, const Window& w, const Strip<R>& s,
 
 template <class T, int R>
 __global__ void __launch_bounds__(kColumns) cross_entropy_kernel(const LossProblem p) {
-  Window w = window_of(p);
-  if (w.first >= w.end) return;
   float* shared = reinterpret_cast<float*>(shared_memory());
+  Window w = window_of(p, shared);
+  if (w.first >= w.end) return;
   LossLayout at = lay_out_loss(p.width, p.chunk, false);
   auto pairs = reinterpret_cast<Pair*>(shared + at.pairs);
   auto steep = reinterpret_cast<uint32_t*>(shared + at.steep);
@@ -521,9 +531,9 @@ __device__ inline void write_partial(const LossProblem& p, const Window& w,
 template <class T, int R>
 __global__ void __launch_bounds__(kColumns)
     cross_entropy_backward_kernel(const LossProblem p) {
-  Window w = window_of(p);
-  if (w.first >= w.end) return;
   float* shared = reinterpret_cast<float*>(shared_memory());
+  Window w = window_of(p, shared);
+  if (w.first >= w.end) return;
   LossLayout at = lay_out_loss(p.width, p.chunk, true);
   auto pairs = reinterpret_cast<Pair*>(shared + at.pairs);
   auto sums = reinterpret_cast<Pair*>(shared + at.sums);

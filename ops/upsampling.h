@@ -16,6 +16,8 @@ namespace encstdc {
 
 constexpr int kColumns = 128;      // of labels in a tile, each a thread's
 constexpr int kSumStride = kColumns + 1;  // lanes of 32 channels hit 32 banks
+constexpr int kRows = 8;           // most rows of labels in a strip
+constexpr int kWindowFloats = 32;  // in front of shared memory
 constexpr int kChannels = 8;       // that a thread of the last kernel adds at once
 
 // One axis. Its outputs are in cells: cell k has those between inputs k and
@@ -75,6 +77,7 @@ struct LossProblem {
 
 // Where things lie in the shared memory of a block, in floats from its start.
 struct LossLayout {
+  // In front: a Window.
   int pairs;     // (chunk, n) pairs: rows before and after, of n columns of logits
   int peaks;     // (2, n): largest logit of a row and column
   int steep;     // one counter, of pairs far apart
@@ -88,6 +91,7 @@ struct LossLayout {
 
 ENCSTDC_BOTH inline LossLayout lay_out_loss(int width, int chunk, bool backward) {
   LossLayout at = {};
+  at.pairs = kWindowFloats;
   at.peaks = at.pairs + 2 * chunk * width;
   at.steep = at.peaks + 2 * width;
   at.shares = at.sums = at.steep + 2;  // sums are pairs
