@@ -92,7 +92,8 @@ LossPlan plan(const LossShape& shape, bool backward) {
   plan.width = int((kColumns - 1) * columns.scale + 0.5f) + 3;
   if (plan.width > shape.columns) plan.width = shape.columns;
   int64_t blocks = int64_t(shape.batch) * (shape.rows + 1) * plan.groups;
-  if (blocks > kMost / plan.tiles) return {};
+  // The last kernel has up to four blocks to a tile.
+  if (blocks > kMost / 4 / plan.tiles) return {};
   plan.blocks = int(blocks * plan.tiles);
   // Chunks of the same size; backward one for half a warp.
   int chunk = backward ? 16 : kForwardBytes / (8 * plan.width);
