@@ -16,7 +16,9 @@ namespace {
 
 constexpr int kMost = std::numeric_limits<int>::max();
 constexpr int kMostSize = 1 << 22;  // float counts halves up to it, twice
-constexpr int kForwardBytes = 24 * 1024;  // for eight blocks on a multiprocessor
+// Of channels in shared memory: registers leave five blocks to a multiprocessor,
+// and 48 KiB need no asking.
+constexpr int kForwardBytes = 24 * 1024, kBackwardBytes = 40 * 1024;
 
 RunLoss* run_of(Type type) {
   if (type == Type::kFloat32) return loss_float32;
@@ -57,7 +59,8 @@ bool supported(const LossShape& shape) {
          sized(shape.columns) && sized(shape.label_rows) &&
          sized(shape.label_columns) && shape.rows <= shape.label_rows &&
          shape.columns <= shape.label_columns &&
-         int64_t(shape.rows) * shape.columns <= kMost / shape.channels;
+         int64_t(shape.rows) * shape.columns < kMostSize &&
+         int64_t(shape.rows) * shape.columns * shape.channels <= kMost / 2;
 }
 
 LossProblem problem_of(const LossShape& shape, const LossPlan& plan,
@@ -95,9 +98,9 @@ LossPlan plan(const LossShape& shape, bool backward) {
   // The last kernel has up to four blocks to a tile.
   if (blocks > kMost / 4 / plan.tiles) return {};
   plan.blocks = int(blocks * plan.tiles);
-  // Chunks of the same size; backward one for half a warp.
-  int chunk = backward ? 16 : kForwardBytes / (8 * plan.width);
-  if (backward && plan.width > 64) chunk = 8;  // 48 KiB need no asking
+  // Chunks of the same size.
+  int chunk = backward ? kBackwardBytes / (8 * (3 * plan.width + kSumStride))
+                       : kForwardBytes / (8 * plan.width);
   plan.chunk = up(shape.channels, up(shape.channels, chunk));
   plan.bytes = 4 * lay_out_loss(plan.width, plan.chunk, backward).floats;
   if (backward) {

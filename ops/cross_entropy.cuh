@@ -12,11 +12,12 @@
 namespace encstdc {
 
 constexpr float kLog2OfE = 1.44269504f, kLogOf2 = 0.693147181f;
-// Sums below 2^-kDeep are redone; where a class changes by more than kDeep from a
-// row of logits to the next, ratios would leave the range of float. Both are rare.
+// Sums below 2^-kDeep are redone; where a logit is 2^kDeep times that of the row
+// after or before, as exponentials, ratios would leave the range of float. Both are
+// rare.
 constexpr float kDeep = 60;
 
-struct Pair {
+struct alignas(8) Pair {
   float before, after;
 };
 
@@ -491,6 +492,7 @@ __device__ inline void gather_columns(const Window& w, const Pair* sums, int cou
   share_places(count, [&](int c, int slice, int slices) {
     for (int input = slice; input < w.inputs; input += slices) {
       Pair all = {0, 0}, next = {0, 0};
+#pragma unroll 4
       for (int x = starts[input]; x < starts[input + 1]; ++x) {
         Pair own = sums[c * kSumStride + x];
         float weight = weights[x], rest = 1 - weight;

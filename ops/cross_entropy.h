@@ -33,7 +33,8 @@ struct LossPlan {
   int64_t workspace;  // bytes of device memory beside arguments and results
 };
 
-// Labels at least as large as the logits, all sizes from 1 to 2^22.
+// Labels at least as large as the logits; sizes, and logits of a channel, from 1 to
+// 2^22, and less than 2^30 logits in an image.
 LossPlan plan(const LossShape& shape, bool backward);
 
 // Both return nullptr, or what went wrong. `hits` are bytes of 0 or 1.

@@ -67,7 +67,7 @@ struct LossProblem {
   void* grad_logits;
   int batch, channels;
   Axis rows, columns;
-  int map;  // logits of a channel; those of an image are below 2^31
+  int map;  // logits of a channel
   int strip, groups, tiles, width, chunk;  // LossPlan has them
   // Rows of a cell are a power of two of equal steps, in float too.
   bool even_steps;
