@@ -56,6 +56,13 @@ def test_one_value_is_itself(cross_entropy, value):
     assert_kth(cross_entropy, torch.tensor([value]), 1)
 
 
+def test_there_is_one_zero(cross_entropy):
+    values = KINDS['zeros'](300)
+    assert values.signbit().any() and not values.signbit().all()
+    for k in (1, 150, 300):
+        assert not cross_entropy.kth_largest(values, k).signbit()
+
+
 def test_nan_is_the_largest(cross_entropy):
     values = torch.randn(5000)
     values[[3, 900, 4999]] = torch.tensor(
