@@ -274,9 +274,10 @@ def allow_own_checkpoints() -> None:
 def keep_checkpoints_safe() -> None:
     """Let the fork's loader do as ``torch.load`` does, and no more.
 
-    onedl-mmengine allows the real getattr while it loads, and reads a file
-    that is refused nevertheless a second time with ``weights_only=False``,
-    which executes whatever the file says. MMEngine's own has no such function.
+    onedl-mmengine allows the real getattr while it loads, takes what is allowed
+    here off the list afterwards, and reads a file that was refused a second
+    time with ``weights_only=False``, which executes whatever the file says.
+    The other MMEngine has no such function.
     """
     loader = importlib.import_module('mmengine.runner.checkpoint')
     if hasattr(loader, '_safe_torch_load'):

@@ -22,10 +22,11 @@ from mmseg_encstdc import compat
 weights_only_is_default = pytest.mark.skipif(
     Version(torch.__version__) < Version('2.6'),
     reason='torch.load reads any pickle by default before torch 2.6')
+compiled = mmcv.ops.point_sample.__module__ != compat.__name__
 lite = pytest.mark.skipif(
-    not hasattr(mmcv.ops.point_sample, '__module__')
-    or mmcv.ops.point_sample.__module__ != compat.__name__,
-    reason='a full mmcv is installed, so its own operators are used')
+    compiled, reason='a full mmcv is installed, so its own operators are used')
+full = pytest.mark.skipif(
+    not compiled, reason='mmcv is installed without its operators')
 
 
 def run_script(root, folder, text):
@@ -167,6 +168,23 @@ def test_point_sample_takes_a_grid_of_points():
     row = compat.point_sample(feature, points.reshape(2, 12, 2))
     assert grid.shape == (2, 3, 6, 2)
     assert torch.equal(grid.reshape(2, 3, 12), row)
+
+
+@full
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('shape', [(2, 7, 2), (2, 6, 3, 2)])
+def test_point_sample_is_that_of_the_full_mmcv(shape, align_corners):
+    feature, points = torch.randn(2, 3, 4, 5), torch.rand(shape)
+    assert torch.equal(
+        compat.point_sample(feature, points, align_corners),
+        mmcv.ops.point_sample(feature, points, align_corners))
+
+
+@full
+def test_the_compiled_operators_work():
+    boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 5.], [6., 6., 9., 9.]])
+    kept = mmcv.ops.nms(boxes, torch.tensor([.9, .8, .7]), 0.5)[1]
+    assert kept.tolist() == [0, 2]
 
 
 def focal_loss_by_element(logits, target, gamma, alpha, weight):
