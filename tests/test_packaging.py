@@ -31,7 +31,8 @@ def test_an_installed_stack_is_never_overwritten(project):
 ])
 def test_an_extra_asks_for_what_the_plugin_accepts(project, extra, rows, names):
     asked = [name_and_range(r) for r in project['optional-dependencies'][extra]]
-    assert asked == [(names[m], *rows[m][:2]) for m in rows]
+    wanted = [(names[m], *rows[m][:2]) for m in rows]
+    assert [row for row in asked if row[1]] == wanted
 
 
 @pytest.mark.parametrize('file, rows', [
