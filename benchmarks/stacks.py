@@ -6,7 +6,8 @@
 .venv-full/bin/python benchmarks/stacks.py full
 
 The word is that of a file in requirements/, whose versions must be installed.
-benchmarks/results/stacks.json has a row of each, which this replaces.
+benchmarks/results/stacks.json has a row of each, which this replaces. The table of
+docs/versions.md is printed by it without a word.
 """
 import argparse
 import json
@@ -60,15 +61,30 @@ def counts(report: Path) -> dict:
     reasons = Counter(skip.get('message') for skip in suite.iter('skipped'))
     return dict(
         passed=int(suite.get('tests')) - failed - skipped, failed=failed,
-        skipped=skipped, seconds=round(float(suite.get('time'))),
-        reasons_of_the_skipped=dict(reasons.most_common()))
+        skipped=skipped, reasons_of_the_skipped=dict(reasons.most_common()))
+
+
+def table(rows: dict) -> str:
+    """The rows in Markdown."""
+    lines = ['| installed | Python | PyTorch | passed | failed | skipped | date |',
+             '|---|---|---|---|---|---|---|']
+    for row in rows.values():
+        cells = [', '.join(pin.replace('==', ' ') for pin in row['installed']),
+                 row['versions']['python'], row['versions']['torch'],
+                 row['passed'], row['failed'], row['skipped'], row['date']]
+        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
+    return '\n'.join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0])
-    parser.add_argument('stack', choices=STACKS)
+    parser.add_argument('stack', choices=STACKS, nargs='?')
     stack = parser.parse_args().stack
+    path = record.RESULTS / 'stacks.json'
+    if stack is None:
+        print(table(json.loads(path.read_text())))
+        return 0
     installed = pins(stack)
     origin = record.origin()
     origin['versions'].update(numpy=np.__version__, opencv=cv2.__version__)
@@ -78,7 +94,6 @@ def main() -> int:
         if not report.exists():
             return status
         row = dict(installed=installed, **origin, **counts(report))
-    path = record.RESULTS / 'stacks.json'
     rows = json.loads(path.read_text()) if path.exists() else {}
     rows[stack] = row
     record.save('stacks', {name: rows[name] for name in STACKS if name in rows})
