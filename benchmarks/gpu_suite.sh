@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command: bash benchmarks/gpu_suite.sh
 # Builds the kernels, runs the tests marked gpu, watches the kernels with
-# compute-sanitizer, measures the operator and trains on CamVid.
-# STEPS (default: build test sanitize op train) chooses; MINUTES of training for
-# each network (default 3); PYTHON (default python). CamVid must lie at
-# data/camvid for train. Results go to benchmarks/results.
+# compute-sanitizer, looks whether losses make the GPU wait, measures the operator,
+# the loss path and a step of training beside MMSegmentation's, and trains on CamVid.
+# STEPS (default: build test sanitize sync op losses train-step train) chooses;
+# MINUTES of training for each network (default 3); PYTHON (default python). CamVid
+# must lie at data/camvid for train. Results go to benchmarks/results.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 minutes=${MINUTES:-3}
-steps=${STEPS:-build test sanitize op train}
+steps=${STEPS:-build test sanitize sync op losses train-step train}
 failed=0
 step() {
     echo "== $*"
@@ -41,8 +42,22 @@ if wanted sanitize; then
         echo 'skipped: compute-sanitizer is not there'
     fi
 fi
+if wanted sync; then
+    step "$python" -m pytest -m gpu -rs tests/losses/test_no_sync.py
+fi
 if wanted op; then
     step "$python" tools/benchmark.py op
+fi
+if wanted losses; then
+    step "$python" tools/benchmark.py losses
+fi
+if wanted train-step; then
+    for amp in '' --amp; do
+        step "$python" tools/benchmark.py train configs/encnet_r101_ade.py \
+            --shape 4x512x512 $amp
+        step "$python" tools/benchmark.py train configs/stdc1_seg75_cityscapes.py \
+            --shape 12x512x1024 $amp
+    done
 fi
 if wanted train; then
     common=(--minutes "$minutes" --amp --crop 360 480 --workers 8)

@@ -5,10 +5,13 @@ Nothing outside this file may ask for a version or work around a library.
 it touches ``mmseg.models``; every step of it is harmless when repeated.
 """
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
 import logging
+import multiprocessing
+import os
 import pickle
 import sys
 import types
@@ -22,8 +25,9 @@ import torch.nn.functional as F
 from packaging.version import Version
 
 __all__ = [
-    'StackError', 'check_stack', 'requirement', 'prepare', 'supply_mmcv_ops',
-    'allow_own_checkpoints', 'keep_checkpoints_safe', 'restricted_getattr'
+    'OVERRIDE', 'StackError', 'check_stack', 'requirement', 'prepare',
+    'replaces_stock', 'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
+    'keep_checkpoints_safe', 'restricted_getattr'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
@@ -46,6 +50,10 @@ DISTRIBUTIONS_OF_FORK = {
 }
 # What the fork prints at level DEBUG when it is imported, for want of a logger.
 NOTICES = ('Could not import OneDL', )
+
+
+# 0: MMSegmentation's own names stay its own.
+OVERRIDE = 'MMSEG_ENCSTDC_OVERRIDE'
 
 
 class StackError(ImportError):
@@ -118,6 +126,27 @@ def _without_notices() -> Iterator[None]:
         for line in printed.getvalue().splitlines():
             if line not in NOTICES:
                 print(line)
+
+
+def replaces_stock() -> bool:
+    """Whether MMSegmentation's own names should be ours, by ``OVERRIDE``.
+
+    Raises:
+        StackError: unless the variable is unset, empty, 0 or 1.
+    """
+    asked = os.environ.get(OVERRIDE) or '1'
+    if asked not in ('0', '1'):
+        raise StackError(f'{OVERRIDE}={asked} is not known; give 1 to replace '
+                         "MMSegmentation's entries, which is the default, or 0")
+    return asked == '1'
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """One INFO line of the main process; its workers say nothing."""
+    if multiprocessing.current_process().name == 'MainProcess':
+        from mmengine.logging import print_log  # after check_stack
+        print_log(message, logger='current', level=logging.INFO)
 
 
 def _distribution_exists(name: str) -> bool:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Measure this project beside MMSegmentation: tools/benchmark.py op
+"""Measure this project beside MMSegmentation: tools/benchmark.py COMMAND
 
 Writes benchmarks/results/NAME.json, which names the device, the versions, the
-commit and the command, and a plot of it, NAME.png.
+commit and the command; op also draws it, NAME.png.
 """
 import argparse
 import sys
@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 try:
     from encode_op import command as op
+    from train_step import command as train
+    from train_step import losses_command as losses
 
     from mmseg_encstdc.engine import cli
 except ImportError as error:
@@ -25,9 +27,12 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    op.add_arguments(commands.add_parser(
-        'op', help='time and memory of the Encoding operator',
-        description=op.__doc__))
+    for name, command, what in (
+            ('op', op, 'time and memory of the Encoding operator'),
+            ('train', train, 'time and memory of a step of training'),
+            ('losses', losses, 'time and memory of the loss path alone')):
+        command.add_arguments(commands.add_parser(
+            name, help=what, description=command.__doc__))
     return parser.parse_args()
 
 

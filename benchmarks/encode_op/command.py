@@ -3,12 +3,12 @@ its paths, and what bounds them."""
 import argparse
 import json
 import os
-import re
 from pathlib import Path
 from typing import List
 
 import record
 import torch
+from common import arguments
 
 from mmseg_encstdc.engine import cli
 from mmseg_encstdc.errors import InputError
@@ -27,8 +27,6 @@ SIDES = (16, 32, 64, 128)  # of the maps of the sweep in N
 MANY_CODES = (8, 16, 32, 64, 128, 256)  # of the sweep in K
 QUICK = (Shape(2, CHANNELS, 64, 64, CODES), )
 ROUNDS = dict(cpu=11, cuda=20)
-MOST_ROUNDS = 10_000
-LONGEST_NAME = 200  # bytes, of the 255 that file systems take
 DTYPES = dict(cpu=['float32'], cuda=['float32', 'bfloat16'])
 
 
@@ -44,23 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shapes.add_argument(
         '--plot-only', metavar='FILE.json', help='draw a result again')
     parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='cpu or cuda[:INDEX]; default: a GPU where there is one')
-    parser.add_argument(
         '--dtype', nargs='+', choices=['float32', 'bfloat16', 'float16'],
         help='of x; default: float32, on a GPU also bfloat16')
-    parser.add_argument(
-        '--threads', type=int, help='of a CPU; default: 2')
-    parser.add_argument(
-        '--rounds', type=int, help='in which the contenders take turns; '
-        'default: {cpu} on a CPU, {cuda} on a GPU'.format(**ROUNDS))
-    parser.add_argument(
-        '--name', help='of the result; default: encode_cpu or encode_GPU, with '
-        '_some where --shapes or --quick choose')
-    parser.add_argument(
-        '--no-memory', action='store_true',
-        help='leave out the memory on a CPU, which takes a process for each '
-        'contender and shape')
+    arguments.add_arguments(
+        parser, ROUNDS, 'encode_cpu or encode_GPU, with _some where --shapes '
+        'or --quick choose', 'the memory on a CPU, which takes a process for '
+        'each contender and shape')
     parser.add_argument('--no-plot', action='store_true')
     # What a process of encode_op.memory is asked for.
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
@@ -77,57 +64,14 @@ def default_shapes(device: torch.device) -> list:
     return list(dict.fromkeys(shapes))
 
 
-def check(args: argparse.Namespace) -> torch.device:
-    """The device, after a look at every argument.
-
-    Raises:
-        InputError: naming the argument at fault and what it accepts.
-    """
-    check_device(args.device)
-    for name, most in (('threads', os.cpu_count()), ('rounds', MOST_ROUNDS)):
-        value = getattr(args, name)
-        if value is not None and not 1 <= value <= most:
-            raise InputError(f'--{name} must be at least 1 and at most {most}, '
-                             f'got {value}')
-    if args.name is not None:
-        check_name(args.name)
-    return torch.device(args.device)
-
-
-def check_device(name: str) -> None:
-    """Raise InputError unless ``name`` is a device that is there."""
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
-        raise InputError(f'--device {name} is not known; give cpu or '
-                         'cuda[:INDEX]')
-    count = torch.cuda.device_count()
-    there = ['cpu', *(['cuda'] if count else []),
-             *(f'cuda:{index}' for index in range(count))]
-    if name not in there:
-        raise InputError(f'--device {name} is not there; give one of '
-                         f'{", ".join(there)}')
-
-
-def check_name(name: str) -> None:
-    """Raise InputError unless a result can be called so."""
-    if name in ('', '.', '..') or '/' in name or not name.isprintable():
-        raise InputError(f'--name {name!r} must be the name of a file, '
-                         'without a folder')
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        raise InputError(f'--name must have at most {LONGEST_NAME} bytes, got '
-                         f'{len(os.fsencode(name))}')
-
-
 def run(args: argparse.Namespace) -> None:
     """Run the subcommand op."""
     if args.plot_only is not None:
         return plot_again(args.plot_only)
-    device = check(args)
+    device = arguments.check(args)
     shapes = asked_shapes(args, device)
     dtypes = list(dict.fromkeys(args.dtype or DTYPES[device.type]))
-    if device.type == 'cuda':
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(args.threads or 2)
+    arguments.use(device, args)
     if args.memory_of is not None:
         print(memory.used(args.memory_of, shapes[0], getattr(torch, dtypes[0])))
         return None
@@ -211,12 +155,8 @@ def default_name(device: torch.device, args: argparse.Namespace) -> str:
 
     With _some at the end for fewer shapes than all, whose result stays.
     """
-    words = ['cpu']
-    if device.type != 'cpu':
-        found = torch.cuda.get_device_name(device).lower()
-        words = [w for w in re.findall('[a-z0-9]+', found) if w != 'nvidia']
     some = ['some'] if args.shapes or args.quick else []
-    return '_'.join(['encode', *words, *some])
+    return '_'.join(['encode', *arguments.device_words(device), *some])
 
 
 def plot_again(name: str) -> None:

@@ -14,13 +14,13 @@ place, is read after the pass. That needs some care:
 Linux only. The gradient of x is part of the peak, so the least is 1.
 """
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Callable, Optional
 
 import torch
+from common.process_memory import MAPPED, available, peak, reset_peak
 
 from mmseg_encstdc.errors import InputError
 
@@ -57,7 +57,7 @@ def in_fresh_process(name: str, shape: Shape, dtype: str,
         [sys.executable, str(TOOL), 'op', '--memory-of', name, '--shapes',
          str(shape), '--device', 'cpu', '--dtype', dtype, '--threads',
          str(threads)],
-        env={**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'},
+        env={**os.environ, **MAPPED},
         capture_output=True, text=True)
     if done.returncode < 0:  # by a signal: too little memory
         return None
@@ -84,28 +84,11 @@ def used(name: str, shape: Shape, dtype: torch.dtype) -> float:
     with forced(name):
         passes(name, tiny)['forward_backward'](tiny.features[0])
         function = passes(name, inputs)['forward_backward']
-        try:
-            Path('/proc/self/clear_refs').write_text('5')  # the peak
-            before = resident('VmRSS')
-        except OSError as error:
-            raise InputError(f'memory cannot be measured: {error}; leave it '
-                             'out with --no-memory') from error
+        before = reset_peak()
         kept = function(inputs.features[0])
-        peak = resident('VmHWM') - before
+        more = peak() - before
     del kept  # until now: the gradients are part of the peak
-    return max(peak, 0) / shape.bytes(dtype)
-
-
-def resident(key: str) -> int:
-    """Bytes of this process by a name in /proc/self/status."""
-    status = Path('/proc/self/status').read_text()
-    return 1024 * int(re.search(rf'{key}:\s+(\d+) kB', status).group(1))
-
-
-def available() -> int:
-    """Bytes that this machine can give without swapping."""
-    text = Path('/proc/meminfo').read_text()
-    return 1024 * int(re.search(r'MemAvailable:\s+(\d+) kB', text).group(1))
+    return max(more, 0) / shape.bytes(dtype)
 
 
 def check_room(shape: Shape, device: torch.device) -> None:

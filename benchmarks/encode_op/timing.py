@@ -6,10 +6,10 @@ rotates among copies that the L2 cache cannot hold together.
 """
 import math
 import statistics
-import time
 from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
+from common.clocks import clock, events, rounded
 from torch import Tensor
 
 from . import memory
@@ -116,23 +116,6 @@ class Cell:
     def milliseconds(self) -> float:
         """The median."""
         return 1e3 * statistics.median(self.samples)
-
-
-def clock(run: Callable[[], None]) -> float:
-    """Seconds on the processor."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def events(run: Callable[[], None]) -> float:
-    """Seconds on the GPU."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
 
 
 def measure(shape: Shape, device: torch.device, dtype: torch.dtype,
@@ -279,10 +262,3 @@ def quotient(above: Optional[dict], below: Optional[dict]) -> Optional[dict]:
     if above is None or below is None:
         return None
     return {key: above[key] / below[key] for key in PASSES}
-
-
-def rounded(value):
-    """Floats to four digits, in dictionaries too."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    return float(f'{value:.4g}') if isinstance(value, float) else value

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..layers import ContextEncoding, build_dropout
 from ..losses import presence_target
+from .upsampled import decode_losses
 
 __all__ = ['EncHead']
 
@@ -15,8 +16,9 @@ class EncHead(StockEncHead):
 
     Source: EncNet (arXiv 1803.08904), section 3. A config of the stock head
     builds the same network, with the same state-dict keys and numbers; the
-    Encoding layer needs a fraction of its time and memory, and the semantic
-    encoding target no loop over the batch.
+    Encoding layer needs a fraction of its time and memory, the losses hold no
+    logits at the size of the labels, and the semantic encoding target needs no
+    loop over the batch.
 
     Args:
         num_codes (int): K, number of codewords. Default: 32.
@@ -75,9 +77,7 @@ class EncHead(StockEncHead):
             dict: ``loss_*`` terms, ``acc_seg`` and, where on, ``loss_se``.
         """
         logits, presence = self._split(seg_logit)
-        # The decode head's own method, past the stock EncHead's.
-        losses = super(StockEncHead, self).loss_by_feat(
-            logits, batch_data_samples)
+        losses = decode_losses(self, logits, batch_data_samples)
         if self.use_se_loss:
             labels = self._stack_batch_gt(batch_data_samples)
             losses['loss_se'] = self.loss_se_decode(

@@ -1,8 +1,8 @@
 """The segmentation head of STDC-Seg, and of EncNet's auxiliary branch."""
-from mmseg.models.decode_heads import FCNHead
 from torch import nn
 
 from ..layers import build_dropout
+from .stock import FCNHead
 
 __all__ = ['SegHead']
 

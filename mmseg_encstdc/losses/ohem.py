@@ -1,11 +1,13 @@
 """Cross entropy over hard pixels (online hard example mining)."""
 import math
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops import kth_largest
+from ..ops.cross_entropy import pixel_weights
 from .base import DecodeLoss
 
 __all__ = ['OhemCELoss', 'ohem_mean']
@@ -15,7 +17,10 @@ def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
     """Mean of the losses above ``threshold``, or of the largest ones.
 
     Sorted downwards: if the loss number ``min_kept`` (0-based) exceeds the
-    threshold, all that exceed it count, else the ``min_kept`` largest.
+    threshold, all that exceed it count, else the ``min_kept`` largest. Nothing
+    is sorted: a selection finds the smallest loss to keep, and on a CPU not even
+    that where the count of hard pixels decides. On a GPU nothing waits for the
+    device. Losses equal to the smallest one kept share what is left for them.
 
     Args:
         losses (Tensor): loss of each pixel, any shape; ignored pixels are 0.
@@ -25,12 +30,27 @@ def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
     Returns:
         Tensor: a scalar.
     """
-    losses = losses.flatten()
     min_kept = min(max(min_kept, 1), losses.numel())
+    weights, kept = _selection(losses.detach(), threshold, min_kept)
+    return (weights * losses).sum() / kept
+
+
+@torch.no_grad()
+def _selection(losses: Tensor, threshold: float,
+               min_kept: int) -> Tuple[Tensor, Tensor]:
+    """Weight of each loss in the sum, and what to divide the sum by."""
     hard = losses > threshold
-    if int(hard.sum()) > min_kept:
-        return losses[hard].mean()
-    return losses.topk(min_kept, sorted=False).values.mean()
+    count = hard.sum()
+    looks = losses.device.type == 'cpu' and not torch.compiler.is_compiling()
+    if looks and count > min_kept:
+        return hard, count
+    smallest = kth_largest(losses, min_kept)
+    larger, equal = losses > smallest, losses == smallest
+    share = (min_kept - larger.sum()) / equal.sum()
+    largest = torch.where(equal, share.to(losses), larger.to(losses))
+    decided = count > min_kept
+    return (torch.where(decided, hard.to(losses), largest),
+            torch.where(decided, count, min_kept))
 
 
 class OhemCELoss(DecodeLoss):
@@ -86,15 +106,33 @@ class OhemCELoss(DecodeLoss):
         Returns:
             Tensor: a scalar.
         """
-        class_weight = self.class_weight
-        if class_weight is not None:
-            class_weight = pred.new_tensor(class_weight, dtype=torch.float32)
         losses = F.cross_entropy(
-            pred.float(),
-            label,
-            weight=class_weight,
-            ignore_index=ignore_index,
+            pred.float(), label, ignore_index=ignore_index,
             reduction='none')  # (B, H, W)
+        return self.of_map(losses, label, pred.size(1), ignore_index, weight)
+
+    def of_map(self,
+               losses: Tensor,
+               labels: Tensor,
+               classes: int,
+               ignore_index: int = 255,
+               weight: Optional[Tensor] = None) -> Tensor:
+        """Loss of a map of cross entropies without class weights.
+
+        Args:
+            losses (Tensor): cross entropy of each pixel, 0 where ignored,
+                (B, H, W).
+            labels (Tensor): class ids, (B, H, W).
+            classes (int): number of classes.
+            ignore_index (int): id that counts as loss 0. Default: 255.
+            weight (Tensor, optional): weight of each pixel, (B, H, W).
+
+        Returns:
+            Tensor: a scalar.
+        """
+        if self.class_weight is not None:
+            losses = losses * pixel_weights(
+                self.class_weight, labels, ignore_index, classes, losses)
         if weight is not None:
             losses = losses * weight
         return self.loss_weight * ohem_mean(

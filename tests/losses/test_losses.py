@@ -18,6 +18,7 @@ from mmseg_encstdc.losses import (
     OhemCELoss,
     SemanticEncodingLoss,
     binary_dice_loss,
+    detail_edges,
     detail_target,
     ohem_mean,
     presence_target,
@@ -120,6 +121,42 @@ def test_ohem_is_a_sort_of_the_pixels_of_the_batch(
     assert value.item() == pytest.approx(
         ohem_by_sorting(losses, cut, count), rel=1e-5, abs=1e-6)
     assert grad.isfinite().all()
+
+
+@thorough
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=40),
+    st.integers(0, 6), st.integers(1, 50))
+def test_where_nothing_may_wait_for_a_count_ohem_is_the_same(
+        quarters, threshold, min_kept):
+    losses = torch.tensor(quarters) / 4
+    looked = gradient(lambda x: ohem_mean(x, threshold / 4, min_kept), losses)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.compiler, 'is_compiling', lambda: True)
+        blind = gradient(lambda x: ohem_mean(x, threshold / 4, min_kept), losses)
+    torch.testing.assert_close(blind, looked)
+
+
+def test_pixels_tied_at_the_smallest_loss_kept_share_what_is_left():
+    losses = torch.tensor([3., 1., 2., 1., 1., 0.])
+    value, grad = gradient(lambda x: ohem_mean(x, 9., 4), losses)
+    assert value == (3 + 2 + 1 + 1) / 4
+    torch.testing.assert_close(
+        4 * grad, torch.tensor([1., 2 / 3, 1., 2 / 3, 2 / 3, 0.]))
+
+
+def test_a_loss_of_nan_is_not_lost():
+    losses = torch.tensor([3., math.nan, 2., 1.])
+    for threshold, min_kept in ((0.5, 1), (9., 1), (9., 3)):
+        assert ohem_mean(losses, threshold, min_kept).isnan()
+
+
+def test_ohem_compiles_without_a_break_in_the_graph():
+    logits, labels = torch.randn(2, 5, 8, 8), random_labels((2, 8, 8), 5)
+    loss = OhemCELoss(min_kept=20)
+    compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(gradient(lambda x: compiled(x, labels), logits),
+                               gradient(lambda x: loss(x, labels), logits))
 
 
 @pytest.mark.parametrize('min_kept', [1, 7, 10**6, 1e-6, 1 / 16, 1.])
@@ -428,7 +465,7 @@ def detail_by_loops(labels, weights, threshold):
         for stride, weight in zip((1, 2, 4), weights):
             fused += np.float32(weight) * edges_by_loops(
                 image, stride, threshold).astype(np.float32)
-    return torch.from_numpy((target > np.float32(threshold)).astype('f4'))
+    return torch.from_numpy((target > np.float32(threshold)).astype('u1'))
 
 
 @settings(thorough, max_examples=30)
@@ -444,7 +481,7 @@ def test_the_detail_target_is_that_of_plain_loops(
     coarse = random_labels((b, -(-h // 3), -(-w // 3)), classes, seed=seed)
     labels = coarse.repeat_interleave(3, 1).repeat_interleave(3, 2)[:, :h, :w]
     got = detail_target(labels, weights, threshold)
-    assert got.dtype == torch.float32
+    assert got.dtype == torch.uint8
     assert torch.equal(got, detail_by_loops(labels, weights, threshold))
 
 
@@ -512,6 +549,118 @@ def test_detail_loss_passes_its_settings_on():
     target = detail_target(labels, (0.3, 0.3, 0.3), 0.5)
     assert loss.components(logits, labels)[1].item() == pytest.approx(
         dice_by_formula(logits, target, 20.), rel=1e-5)
+
+
+def neighbours(image, y, x):
+    """Ids of the 3x3 neighbourhood that lie inside of the image."""
+    return image[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].flatten().tolist()
+
+
+@pytest.mark.parametrize('ignore_index', [None, IGNORE])
+def test_invariant_edges_are_where_the_ids_of_a_neighbourhood_differ(ignore_index):
+    labels = random_labels((2, 9, 11), 3, ignored=0.1)
+    edges, _, _ = detail_edges(
+        labels, ignore_index=ignore_index, permutation_invariant=True)
+    for image, found in zip(labels, edges):
+        for y, x in np.ndindex(*image.shape):
+            ids = {i for i in neighbours(image, y, x) if i != ignore_index}
+            differ = len(ids) > 1 and image[y, x] != ignore_index
+            assert found[y, x] == differ
+
+
+def test_invariant_edges_do_not_depend_on_the_order_of_the_ids():
+    labels = random_labels((2, 30, 20), 150).div(40, rounding_mode='floor')
+    other = torch.randperm(256)[labels]
+    invariant = detail_target(labels, permutation_invariant=True)
+    assert torch.equal(invariant, detail_target(other, permutation_invariant=True))
+    assert not torch.equal(detail_target(labels), detail_target(other))
+
+
+def test_invariant_edges_lie_on_both_sides_and_not_at_the_border():
+    labels = torch.full((1, 8, 8), 60000)
+    labels[0, :, 4:] = 60001
+    target = detail_target(labels, (1, 0, 0), permutation_invariant=True)[0]
+    assert target.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]] * 8
+
+
+def test_ignored_pixels_and_the_border_make_no_edge_when_told():
+    labels = torch.full((1, 8, 8), 5)
+    labels[0, 2:4, 3:6] = IGNORE
+    assert detail_target(labels, ignore_index=IGNORE).sum() == 0
+    labels[0, 6:] = 7
+    edges = detail_edges(labels, ignore_index=IGNORE)
+    assert edges[0].nonzero()[:, 1].unique().tolist() == [6]
+
+
+def test_no_ignored_pixel_is_an_edge_at_any_scale():
+    labels = random_labels((2, 24, 32), 5)
+    for edges in detail_edges(labels, ignore_index=IGNORE):
+        assert edges[labels != IGNORE].any()
+        assert not edges[labels == IGNORE].any()
+
+
+def test_the_edges_are_bytes_of_the_size_of_the_labels():
+    for edges in detail_edges(random_labels((2, 13, 7), 5)):
+        assert edges.dtype == torch.uint8 and edges.shape == (2, 13, 7)
+        assert edges.max() == 1
+
+
+def test_detail_loss_leaves_ignored_pixels_out_when_told():
+    logits, labels = torch.randn(2, 1, 24, 32), random_labels((2, 24, 32), 5)
+    keep = labels != IGNORE
+    target = detail_target(labels, ignore_index=IGNORE)
+    bce, dice = DetailAggregateLoss(ignore_index=IGNORE).components(
+        logits, labels)
+    assert bce.item() == pytest.approx(
+        bce_by_formula(logits[:, 0][keep], target[keep].float()).mean().item(),
+        rel=1e-5)
+    expected = [dice_by_formula(one[0][k][None], t[k][None].float(), 1.)
+                for one, t, k in zip(logits, target, keep)]
+    assert dice.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+    _, grad = gradient(
+        lambda x: DetailAggregateLoss(ignore_index=IGNORE)(x, labels), logits)
+    assert (grad[:, 0][~keep] == 0).all() and (grad[:, 0][keep] != 0).any()
+
+
+def test_detail_loss_of_ignored_pixels_alone_is_finite_with_no_gradient():
+    labels = torch.full((2, 8, 8), IGNORE)
+    value, grad = gradient(
+        lambda x: DetailAggregateLoss(ignore_index=IGNORE)(x, labels),
+        torch.randn(2, 1, 8, 8))
+    assert value == 0 and (grad == 0).all()
+
+
+def test_learned_fusion_starts_at_the_given_shares():
+    labels = random_labels((2, 24, 32), 5)
+    loss = DetailAggregateLoss((1.2, 0.6, 0.2), learn_fusion=True)
+    fine, middle, coarse = detail_edges(labels)
+    torch.testing.assert_close(
+        loss.target(labels).detach(), 0.6 * fine + 0.3 * middle + 0.1 * coarse)
+
+
+def test_learned_fusion_does_learn_the_scale_that_the_logits_show():
+    labels = random_labels((2, 8, 8), 3, ignored=0).repeat_interleave(
+        4, 1).repeat_interleave(4, 2)
+    loss = DetailAggregateLoss(learn_fusion=True)
+    coarse = detail_edges(labels)[2]
+    logits = (8. * coarse - 4).unsqueeze(1)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=5.)
+    before = loss.fusion_logits.softmax(0)[2].item()
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss(logits, labels).backward()
+        optimizer.step()
+    assert before < 0.11 and loss.fusion_logits.softmax(0)[2] > 0.8
+
+
+def test_fixed_fusion_has_nothing_to_train():
+    assert not list(DetailAggregateLoss().parameters())
+
+
+@pytest.mark.parametrize('weights', [(0.6, 0.3, 0), (1, -1, 1)])
+def test_learned_fusion_refuses_weights_that_are_not_positive(weights):
+    with pytest.raises(ValueError, match='fusion_weights must be positive'):
+        DetailAggregateLoss(weights, learn_fusion=True)
 
 
 @pytest.mark.parametrize('weights', [(), (1, ), (0.5, 0.5), (1, 1, 1, 1)])

@@ -306,7 +306,6 @@ def test_the_estimate_holds():
 
 PEAK = """
 import sys
-from pathlib import Path
 import torch
 from encode_op import memory, timing
 from encode_op.contenders import Shape
@@ -316,10 +315,9 @@ def measure(shape):
     timing.measure(shape, torch.device('cpu'), torch.float32, 1)
 measure(Shape(1, 8, 4, 4, 3))
 for shape in map(Shape.parse, sys.argv[1:]):
-    Path('/proc/self/clear_refs').write_text('5')
-    before = memory.resident('VmRSS')
+    before = memory.reset_peak()
     measure(shape)
-    print(memory.resident('VmHWM') - before, memory.own_estimate(shape))
+    print(memory.peak() - before, memory.own_estimate(shape))
 """
 
 

@@ -1,0 +1,1 @@
+"""What the benchmarks share: command line, clocks, memory of a process."""

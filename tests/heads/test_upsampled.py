@@ -1,0 +1,169 @@
+"""Heads give MMSegmentation's losses without logits at the size of the labels."""
+import pytest
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads import FCNHead, decode_head
+from mmseg.models.losses import CrossEntropyLoss
+from mmseg.structures import SegDataSample
+
+from mmseg_encstdc.heads import EncHead, SegHead
+from mmseg_encstdc.losses import OhemCELoss
+from mmseg_encstdc.losses.pixel_map import map_loss
+
+IGNORE = 255
+CLASSES = 5
+COVERED = [
+    dict(type='CrossEntropyLoss'),
+    dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4),
+    dict(type='CrossEntropyLoss', reduction='sum'),
+    dict(type='OhemCELoss', min_kept=40),
+    dict(type='OhemCELoss', class_weight=[1., 2., 0.5, 0., 3.]),
+    [dict(type='CrossEntropyLoss'),
+     dict(type='OhemCELoss', loss_weight=0.5)],
+    [dict(type='CrossEntropyLoss', loss_name='loss_twice'),
+     dict(type='CrossEntropyLoss', loss_name='loss_twice', avg_non_ignore=True)],
+]
+WEIGHED = [
+    dict(type='CrossEntropyLoss', class_weight=[1., 2., 0.5, 0., 3.],
+         avg_non_ignore=avg) for avg in (False, True)]
+OTHERS = [
+    dict(type='DiceLoss'),
+    dict(type='TverskyLoss'),
+    dict(type='CrossEntropyLoss', use_sigmoid=True),
+    [dict(type='CrossEntropyLoss'), dict(type='DiceLoss')],
+]
+
+
+def seg_head(loss, **kwargs):
+    return SegHead(8, 4, num_classes=CLASSES, loss_decode=loss, **kwargs)
+
+
+def samples(labels):
+    return [SegDataSample(gt_sem_seg=PixelData(data=label[None]))
+            for label in labels]
+
+
+def draw(ignored=0.2):
+    logits = torch.randn(2, CLASSES, 7, 9)
+    labels = torch.randint(0, CLASSES, (2, 50, 61))
+    labels[torch.rand(labels.shape) < ignored] = IGNORE
+    return logits, labels
+
+
+def losses_and_gradient(function, logits, labels):
+    leaf = logits.clone().requires_grad_()
+    losses = function(leaf, samples(labels))
+    total = sum(value for name, value in losses.items() if 'loss' in name)
+    return losses, torch.autograd.grad(total, leaf)[0]
+
+
+def stock_losses(head):
+    """MMSegmentation's own method on the same head."""
+    return lambda logits, batch: FCNHead.loss_by_feat(head, logits, batch)
+
+
+def assert_same(got, expected):
+    assert got[0].keys() == expected[0].keys()
+    for name, value in expected[0].items():
+        torch.testing.assert_close(got[0][name], value, rtol=2e-6, atol=1e-6)
+    width = 1e-5 * expected[1].abs().max().item()
+    torch.testing.assert_close(got[1], expected[1], rtol=0, atol=width)
+
+
+@pytest.fixture
+def never_enlarged(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError('the logits were enlarged')
+    monkeypatch.setattr(decode_head, 'resize', refuse)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('loss', COVERED, ids=str)
+def test_losses_accuracy_and_gradient_are_mmsegmentations(loss, align_corners):
+    head = seg_head(loss, align_corners=align_corners)
+    inputs = draw()
+    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+                losses_and_gradient(stock_losses(head), *inputs))
+
+
+@pytest.mark.parametrize('loss', WEIGHED, ids=str)
+def test_weighed_classes_divide_by_their_weights(loss):
+    # Without ignored pixels: MMSegmentation looks their weight up, which fails.
+    head = seg_head(loss)
+    inputs = draw(ignored=0)
+    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+                losses_and_gradient(stock_losses(head), *inputs))
+
+
+def test_ignored_pixels_have_no_weight_where_classes_are_weighed():
+    head = seg_head(WEIGHED[1])
+    logits, labels = draw()
+    losses = head.loss_by_feat(logits, samples(labels))
+    keep = labels != IGNORE
+    enlarged = torch.nn.functional.interpolate(
+        logits, labels.shape[1:], mode='bilinear', align_corners=False)
+    expected = torch.nn.functional.cross_entropy(
+        enlarged.movedim(1, -1)[keep], labels[keep],
+        torch.tensor(WEIGHED[1]['class_weight']))
+    torch.testing.assert_close(losses['loss_ce'], expected)
+
+
+@pytest.mark.parametrize('loss', COVERED + WEIGHED, ids=str)
+def test_cross_entropy_never_enlarges_the_logits(loss, never_enlarged):
+    logits, labels = draw(ignored=0)
+    seg_head(loss).loss_by_feat(logits, samples(labels))
+
+
+@pytest.mark.parametrize('loss', OTHERS, ids=str)
+def test_other_losses_take_mmsegmentations_way(loss):
+    head = seg_head(loss)
+    inputs = draw()
+    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+                losses_and_gradient(stock_losses(head), *inputs))
+
+
+def test_a_single_sigmoid_channel_takes_mmsegmentations_way():
+    head = SegHead(8, 4, num_classes=2, out_channels=1, threshold=0.3,
+                   loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    losses = head.loss_by_feat(
+        torch.randn(2, 1, 7, 9), samples(torch.randint(0, 2, (2, 30, 30))))
+    assert losses['loss_ce'].isfinite()
+
+
+def test_enc_head_uses_it_for_its_pixels_and_its_presence(never_enlarged):
+    head = EncHead(in_channels=[8], channels=8, in_index=[0], num_classes=CLASSES)
+    logits, labels = draw()
+    losses = head.loss_by_feat((logits, torch.randn(2, CLASSES)), samples(labels))
+    assert set(losses) == {'loss_ce', 'loss_se', 'acc_seg'}
+
+
+@pytest.mark.parametrize('loss', COVERED, ids=str)
+def test_a_batch_of_ignored_pixels_has_loss_zero_and_no_gradient(loss):
+    logits, labels = draw()
+    labels[:] = IGNORE
+    losses, grad = losses_and_gradient(
+        seg_head(loss).loss_by_feat, logits, labels)
+    assert all(value == 0 for name, value in losses.items() if 'loss' in name)
+    assert (grad == 0).all() and losses['acc_seg'].isfinite()
+
+
+def test_a_loss_of_ones_own_is_covered_when_it_takes_a_map(never_enlarged):
+    class Doubled(CrossEntropyLoss):
+        def of_map(self, losses, labels, classes, ignore_index, weight=None):
+            return 2 * losses.mean()
+
+    head = seg_head(dict(type='CrossEntropyLoss'))
+    logits, labels = draw()
+    once = head.loss_by_feat(logits, samples(labels))['loss_ce']
+    head.loss_decode = Doubled()
+    twice = head.loss_by_feat(logits, samples(labels))['loss_ce']
+    torch.testing.assert_close(twice, 2 * once)
+
+
+def test_a_subclass_of_a_known_loss_is_not_taken_for_it():
+    class Other(CrossEntropyLoss):
+        pass
+
+    assert map_loss(Other()) is None
+    assert map_loss(CrossEntropyLoss(reduction='none')) is None
+    assert map_loss(OhemCELoss()) is not None

@@ -1,0 +1,56 @@
+"""kth_largest() is what a sort would find."""
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmseg_encstdc.ops import kth_largest
+
+numbers = st.lists(
+    st.one_of(st.integers(-3, 3).map(float), st.floats(width=32, allow_nan=False)),
+    min_size=1, max_size=50)
+
+
+@given(numbers, st.data())
+def test_the_kth_largest_is_that_of_a_sort(values, data):
+    k = data.draw(st.integers(1, len(values)))
+    got = kth_largest(torch.tensor(values), k)
+    assert got.shape == () and got.item() == sorted(values, reverse=True)[k - 1]
+
+
+def test_nan_counts_as_the_largest():
+    values = torch.tensor([1., math.nan, 3.])
+    assert kth_largest(values, 1).isnan()
+    assert [kth_largest(values, k).item() for k in (2, 3)] == [3, 1]
+
+
+def test_any_shape_and_layout_will_do_and_none_is_changed():
+    values = torch.randn(4, 5, 6, dtype=torch.float64).transpose(0, 2)[::2]
+    before = values.clone()
+    assert kth_largest(values, 7) == values.flatten().sort().values[-7]
+    assert torch.equal(values, before)
+
+
+def test_no_gradient_passes():
+    values = torch.randn(5, requires_grad=True)
+    assert not kth_largest(values, 2).requires_grad
+
+
+def test_it_obeys_the_rules_of_pytorch_and_compiles():
+    values = torch.randn(64)
+    torch.library.opcheck(torch.ops.mmseg_encstdc.kth_largest, (values, 3))
+    compiled = torch.compile(kth_largest, fullgraph=True, backend='aot_eager')
+    assert compiled(values, 3) == values.sort().values[-3]
+
+
+@pytest.mark.parametrize('k', [0, 5, -1])
+def test_a_rank_out_of_range_is_refused(k):
+    with pytest.raises(ValueError, match=r'k must be in \[1, 4\]'):
+        kth_largest(torch.zeros(4), k)
+
+
+def test_other_types_are_refused():
+    with pytest.raises(TypeError, match='float32 or float64, got torch.float16'):
+        kth_largest(torch.zeros(4).half(), 1)
