@@ -8,6 +8,7 @@ those before wrote; a command that fails ends its block. Comments right before a
 block, one a line, say what it needs:
 
     <!-- docs-check: needs gpu -->             or network, or cluster (Slurm)
+    <!-- docs-check: needs gpu nvcc -->        and this program
     <!-- docs-check: needs data data/camvid --> a path of the checkout
     <!-- docs-check: with --max-iters 4 -->    appended to trainings
     <!-- docs-check: replace iter_600 with iter_4 -->
@@ -34,7 +35,6 @@ MARK = re.compile(r'<!-- docs-check: (.*?) *-->$')
 FENCE = re.compile(r'^( *)```(\S*)$')
 LOOKALIKES = ('sh', 'shell', 'console', 'zsh', 'py', 'python3')
 TRAININGS = re.compile(r'tools/(train\.py|dist_train\.sh|slurm_train\.sh)')
-NEEDS = ('gpu', 'network', 'cluster', 'data')
 
 
 class DocumentError(ValueError):
@@ -100,7 +100,8 @@ def check_mark(mark: str, place: str) -> str:
     """The marker, or DocumentError."""
     word, _, rest = mark.partition(' ')
     known = {
-        'needs': rest in NEEDS[:3] or re.fullmatch(r'data \S+', rest),
+        'needs': re.fullmatch(
+            r'gpu( \w+)?|network|cluster|data [^/\s]\S*', rest),
         'with': rest,
         'replace': re.fullmatch(r'.+ with .+', rest),
         'file': re.fullmatch(r'[^/\s]\S*', rest) and '..' not in rest,
@@ -155,20 +156,22 @@ def adapted(command: str, of: Block) -> str:
 def unmet(of: Block, root: Path) -> Optional[str]:
     """The first need of a block that this machine does not meet."""
     for need in of.marked('needs'):
-        kind, _, path = need.partition(' ')
-        if kind == 'data':
-            there = (root / path).exists()
-        else:
-            there = dict(gpu=has_gpu, network=has_network,
-                         cluster=lambda: shutil.which('srun'))[kind]()
-        if not there:
+        kind, _, name = need.partition(' ')
+        there = dict(
+            data=lambda name: (root / name).exists(),
+            gpu=has_gpu,
+            network=lambda name: has_network(),
+            cluster=lambda name: shutil.which('srun') is not None)[kind]
+        if not there(name):
             return need
     return None
 
 
-def has_gpu() -> bool:
+def has_gpu(program: str = '') -> bool:
+    """Whether PyTorch has a GPU, and a program is on PATH."""
     import torch
-    return torch.cuda.is_available()
+    return torch.cuda.is_available() and (
+        not program or shutil.which(program) is not None)
 
 
 def has_network() -> bool:
