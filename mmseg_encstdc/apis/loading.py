@@ -116,7 +116,7 @@ def _build(cfg: Config, origin: str) -> nn.Module:
     model['train_cfg'] = None
     if model.get('pretrained'):
         model['pretrained'] = None
-    with cli.blamed_on(f'config {origin}', cli.CONFIG_ERRORS):
+    with cli.blamed_on(f'config {origin}', cli.CONFIG_ERRORS), cli.quiet():
         return MODELS.build(model)
 
 

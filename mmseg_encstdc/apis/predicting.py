@@ -12,6 +12,7 @@ from mmseg.registry import TRANSFORMS
 from torch import nn
 
 from ..datasets.checks import DECODE_ERRORS, unreadable
+from ..engine import cli
 from ..engine.checks import datasets_of
 from ..errors import InputError
 
@@ -154,7 +155,7 @@ def _predict_one(model: nn.Module, steps: _Steps, image: Any, name: str,
     _check_image(image, name)
     if isinstance(image, np.ndarray) and rgb:
         image = np.ascontiguousarray(image[..., ::-1])
-    with torch.no_grad():
+    with torch.no_grad(), cli.quiet():
         result = model.test_step(steps(image))[0]
     scores = result.seg_logits.data  # (C, H, W)
     kind = np.uint8 if scores.size(0) <= 256 else np.int64

@@ -21,7 +21,7 @@ from .distributed import start_processes
 __all__ = [
     'CONFIG_ERRORS', 'add_common_arguments', 'blamed_on', 'build_runner',
     'check_fits', 'check_writable', 'load_config', 'one_line_errors', 'prepare',
-    'read_checkpoint', 'use_mode'
+    'quiet', 'read_checkpoint', 'use_mode'
 ]
 
 # Warnings that ask nothing of the user: of sizes that align_corners=True, which
@@ -193,6 +193,15 @@ def use_mode(cfg: Config, mode: str) -> None:
         cfg.model.test_cfg.scale = scale
     if 'pipeline' in chosen:
         cfg.test_dataloader.dataset.pipeline = chosen['pipeline']
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that ask nothing of the user."""
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings('ignore', message)
+        yield
 
 
 @contextmanager

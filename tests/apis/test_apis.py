@@ -1,5 +1,6 @@
 """Two lines from a checkpoint to label maps."""
 import re
+import warnings
 from pathlib import Path
 
 import cv2
@@ -84,6 +85,12 @@ def test_two_lines_give_what_mmsegmentation_gives(checkpoint, folder):
     assert np.array_equal(labels, expected.pred_sem_seg.data[0].numpy())
     assert np.array_equal(scores, expected.seg_logits.data.numpy())
     assert len(np.unique(labels)) > 1
+
+
+def test_nothing_is_said_that_asks_nothing_of_the_user(checkpoint, folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        predict(load(checkpoint, device='cpu'), folder / 'a.png')
 
 
 def test_the_inferencer_of_mmsegmentation_gives_the_same(

@@ -67,6 +67,15 @@ def test_options_are_appended_to_trainings_alone():
         'python tools/test.py iter_4.pth')
 
 
+def test_a_gpu_alone_is_not_every_program(monkeypatch, tmp_path):
+    import torch
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert tool.unmet(one(marks=('needs gpu', )), tmp_path) is None
+    assert tool.unmet(one(marks=('needs gpu bash', )), tmp_path) is None
+    assert tool.unmet(one(marks=('needs gpu nowhere', )), tmp_path) == (
+        'gpu nowhere')
+
+
 def test_what_is_there_is_not_left_out(tmp_path):
     (tmp_path / 'data').mkdir()
     assert tool.unmet(one(marks=('needs data data', )), tmp_path) is None
