@@ -6,6 +6,7 @@ it touches ``mmseg.models``; every step of it is harmless when repeated.
 """
 import importlib
 import importlib.util
+import inspect
 import logging
 import pickle
 import sys
@@ -20,7 +21,7 @@ from packaging.version import Version
 
 __all__ = [
     'StackError', 'check_stack', 'prepare', 'supply_mmcv_ops',
-    'allow_own_checkpoints', 'restricted_getattr'
+    'allow_own_checkpoints', 'restricted_getattr', 'tracing_exporter'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
@@ -223,6 +224,20 @@ def allow_own_checkpoints() -> None:
     if Version(torch.__version__) < Version('2.6'):
         return
     torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+# --- ONNX ---------------------------------------------------------------------
+
+
+def tracing_exporter() -> dict:
+    """Arguments with which ``torch.onnx.export`` traces.
+
+    Its newer way, dynamo=True, takes ten times as long for these networks, and
+    for free sizes leaves the Encoding operator in the file. Before torch 2.5
+    there was one way and no argument.
+    """
+    known = inspect.signature(torch.onnx.export).parameters
+    return dict(dynamo=False) if 'dynamo' in known else {}
 
 
 # --- Logging -----------------------------------------------------------------

@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import compat
 from ..engine.checks import datasets_of
 from ..errors import InputError
 
-__all__ = ['ExportError', 'Graph', 'export_onnx', 'left_out']
+__all__ = [
+    'ExportError', 'Graph', 'check_exportable', 'export_onnx', 'left_out'
+]
 
 OPSETS = range(13, 21)  # what PyTorch's tracing exporter writes
 TOLERANCE = 1e-3  # of the largest logit, or share of the pixels
@@ -160,11 +163,7 @@ def _check_arguments(shape: Sequence[int], opset: int) -> None:
 
 def _write(graph: Graph, path: Path, shape: Sequence[int], dynamic: bool,
            opset: int) -> None:
-    """Trace the graph into a checked file.
-
-    PyTorch's other exporter (dynamo=True) takes ten times as long, and for
-    free sizes leaves the Encoding operator in the file.
-    """
+    """Trace the graph into a checked file."""
     import onnx
     output = 'labels' if graph.labels else 'logits'
     last = {0: 'batch', 1: 'height', 2: 'width'}
@@ -174,9 +173,10 @@ def _write(graph: Graph, path: Path, shape: Sequence[int], dynamic: bool,
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # of tracing, and of its deprecation
         torch.onnx.export(
-            graph, (_image(graph, (1, *shape)), ), str(path), dynamo=False,
+            graph, (_image(graph, (1, *shape)), ), str(path),
             opset_version=opset, input_names=['image'], output_names=[output],
-            dynamic_axes=axes if dynamic else None)
+            dynamic_axes=axes if dynamic else None,
+            **compat.tracing_exporter())
     content = onnx.load(str(path))
     classes = (getattr(graph.model, 'dataset_meta', None) or {}).get('classes')
     if classes:
