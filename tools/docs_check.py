@@ -9,7 +9,7 @@ block, one a line, say what it needs:
 
     <!-- docs-check: needs gpu -->             or network, or cluster (Slurm)
     <!-- docs-check: needs gpu nvcc -->        and this program
-    <!-- docs-check: needs data data/camvid --> a path of the checkout
+    <!-- docs-check: needs data data/camvid --> a path of the checkout, or ../NAME
     <!-- docs-check: with --max-iters 4 -->    appended to trainings
     <!-- docs-check: replace iter_600 with iter_4 -->
     <!-- docs-check: file configs/street.py --> a python block that is a file
@@ -101,7 +101,7 @@ def check_mark(mark: str, place: str) -> str:
     word, _, rest = mark.partition(' ')
     known = {
         'needs': re.fullmatch(
-            r'gpu( \w+)?|network|cluster|data [^/\s]\S*', rest),
+            r'gpu( \w+)?|network|cluster|data (\.\./)?\w(?!.*\.\.)\S*', rest),
         'with': rest,
         'replace': re.fullmatch(r'.+ with .+', rest),
         'file': re.fullmatch(r'[^/\s]\S*', rest) and '..' not in rest,
@@ -352,8 +352,10 @@ def main() -> None:
     parser.add_argument('--keep', action='store_true',
                         help='do not remove the copy of the checkout')
     args = parser.parse_args()
-    copy = Path(tempfile.mkdtemp(prefix='docs_check_'))
+    folder = Path(tempfile.mkdtemp(prefix='docs_check_'))
+    copy = folder / ROOT.name  # what is beside the checkout is beside it too
     try:
+        copy.mkdir()
         sys.exit(check(args, copy))
     except (DocumentError, subprocess.CalledProcessError) as error:
         sys.exit(f'error: {error}')
@@ -361,7 +363,7 @@ def main() -> None:
         if args.keep:
             print(f'the copy is {copy}')
         else:
-            shutil.rmtree(copy, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == '__main__':

@@ -40,6 +40,7 @@ def test_markers_belong_to_the_next_block_alone():
     ('```sh\nls\n```', 'x.md:1 is ```sh; write ```bash'),
     ('<!-- docs-check: needs patience -->\n```bash\n```', 'marker "needs pat'),
     ('<!-- docs-check: needs data -->\n```bash\n```', 'x.md:1 has the'),
+    ('<!-- docs-check: needs data ../../x -->\n```bash\n```', 'unknown'),
     ('<!-- docs-check: skip -->\n```bash\n```', 'marker "skip", which is unk'),
     ('<!-- docs-check: file ../x -->\n```bash\n```', 'unknown'),
     ('<!-- docs-check: needs gpu -->\ntext\n', 'x.md:2 is no block'),
@@ -139,15 +140,18 @@ def test_python_blocks_run_and_files_are_written(copy):
 
 
 def test_the_copy_has_the_files_of_git_and_the_data_that_are_named(tmp_path):
-    source, target = tmp_path / 'source', tmp_path / 'target'
+    source = tmp_path / 'source'
     for name in ('kept/a.txt', 'new.txt', 'work_dirs/x', 'data/big/1', 'data/o'):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
     (source / '.gitignore').write_text('/data/\nwork_dirs/\n')
     subprocess.run(['git', 'init', '-q', source], check=True)
     subprocess.run(['git', '-C', source, 'add', 'kept'], check=True)
-    target.mkdir()
-    tool.copy_checkout(source, target, ['data/big', 'data/none'])
+    target = tmp_path / 'copies' / 'target'
+    target.mkdir(parents=True)
+    (tmp_path / 'beside').mkdir()
+    tool.copy_checkout(source, target, ['data/big', 'data/none', '../beside'])
+    assert (tmp_path / 'copies' / 'beside').is_symlink()
     names = {str(p.relative_to(target)) for p in target.rglob('*')
              if '.venv' not in p.parts}
     assert names >= {'kept/a.txt', 'new.txt', 'data/big'}
