@@ -40,6 +40,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def load_model(args: argparse.Namespace):
+    """The config's network with the checkpoint's weights."""
+    return load(args.checkpoint, args.config, args.device)
+
+
 def find_sources(sources: list, out: Path) -> list:
     """(image, path of the outputs without suffix) of files and folders.
 
@@ -93,7 +98,7 @@ def main() -> None:
         out = Path(args.out)
         cli.check_writable(args.out)
         images = find_sources(args.source, out)
-        model = load(args.checkpoint, args.config, args.device)
+        model = load_model(args)
         for path, stem in track(images, description='predicting'):
             draw(model, path, out, stem, args.opacity, args.legend)
         print(f'{len(images)} label maps and overlays are in {out}')
