@@ -4,6 +4,8 @@
 # make test-full   the same on the full mmcv, in .venv-full; compiles it first, 20
 #                  minutes in all
 # make kernels   compile the CUDA kernels for every architecture
+# make docs-check   run every command of README and docs
+# ARGS=... are arguments of the demo, the tests or the check of the documents.
 # TORCH=... are the words that pip gets for PyTorch, VENV=... the environment,
 # STACK=fork or STACK=full lets any of these use another stack.
 PYTHON ?= python3
@@ -20,13 +22,13 @@ STACK_FLAGS_full := --no-cache-dir --no-build-isolation
 STACK_FLAGS_fork := --no-cache-dir
 STACK_MODULE_full := , mmcv._ext
 
-.PHONY: demo test test-fork test-full lint kernels setup
+.PHONY: demo test test-fork test-full lint kernels docs-check setup
 
 demo: setup
-	$(PY) tools/demo.py
+	$(PY) tools/demo.py $(ARGS)
 
 test: setup $(VENV)/.test
-	$(PY) -m pytest
+	$(PY) -m pytest $(ARGS)
 
 test-fork:
 	$(MAKE) test STACK=fork
@@ -39,6 +41,9 @@ lint: $(VENV)/.test
 
 kernels: setup
 	$(PY) tools/check_kernels.py
+
+docs-check: setup $(VENV)/.test
+	$(PY) tools/docs_check.py $(ARGS)
 
 setup: $(VENV)/.stack
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import io
 import logging
 import multiprocessing
@@ -27,7 +28,8 @@ from packaging.version import Version
 __all__ = [
     'OVERRIDE', 'StackError', 'check_stack', 'requirement', 'prepare',
     'replaces_stock', 'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
-    'keep_checkpoints_safe', 'restricted_getattr'
+    'keep_checkpoints_safe', 'restricted_getattr',
+    'tracing_exporter'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
@@ -316,6 +318,20 @@ def keep_checkpoints_safe() -> None:
 def _load_as_torch_does(file, map_location=None, weights_only=None):
     return torch.load(
         file, map_location=map_location, weights_only=weights_only)
+
+
+# --- ONNX ---------------------------------------------------------------------
+
+
+def tracing_exporter() -> dict:
+    """Arguments with which ``torch.onnx.export`` traces.
+
+    Its newer way, dynamo=True, takes ten times as long for these networks, and
+    for free sizes leaves the Encoding operator in the file. Before torch 2.5
+    there was one way and no argument.
+    """
+    known = inspect.signature(torch.onnx.export).parameters
+    return dict(dynamo=False) if 'dynamo' in known else {}
 
 
 # --- Logging -----------------------------------------------------------------

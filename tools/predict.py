@@ -5,25 +5,21 @@ Writes DIR/labels/NAME.png (8-bit class ids) and DIR/overlays/NAME.jpg.
 """
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     import cv2
-    import mmcv
     import numpy as np
-    import torch
     from rich.progress import track
 
-    from mmseg_encstdc.engine import cli  # first: makes mmseg importable
-    from mmseg.apis import inference_model, init_model  # isort: skip
-    from mmseg_encstdc.datasets.checks import DECODE_ERRORS, unreadable
+    from mmseg_encstdc.apis import find_images, load, predict, read_image
+    from mmseg_encstdc.engine import cli
     from mmseg_encstdc.errors import InputError
     from mmseg_encstdc.visualization import legend, overlay
 except ImportError as error:
     sys.exit(f'error: {error}')
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,8 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', nargs='+', help='images or folders')
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument(
-        '--device', default='cuda:0' if torch.cuda.is_available() else 'cpu',
-        help='default: the first GPU where there is one')
+        '--device', help='default: the first GPU where there is one')
     parser.add_argument(
         '--opacity', type=float, default=0.5,
         help='of the colours, 0 to 1; default: 0.5')
@@ -47,21 +42,10 @@ def parse_args() -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace):
     """The config's network with the checkpoint's weights."""
-    cli.read_checkpoint(args.checkpoint)
-    cfg = cli.load_config(args.config)
-    if 'decode_head' not in cfg.model:
-        raise InputError(f'config {args.config} has no model.decode_head, and '
-                         'predict.py draws segmentations; score a classifier '
-                         'with tools/test.py')
-    with cli.blamed_on(f'--device {args.device}',
-                       (RuntimeError, AssertionError)):
-        torch.zeros(1, device=args.device)
-    model = init_model(cfg, args.checkpoint, device=args.device)
-    cli.check_fits(model, args.checkpoint)
-    return model
+    return load(args.checkpoint, args.config, args.device)
 
 
-def find_images(sources, out: Path) -> list:
+def find_sources(sources: list, out: Path) -> list:
     """(image, path of the outputs without suffix) of files and folders.
 
     What lies below ``out`` was written by this tool and is left out.
@@ -75,36 +59,20 @@ def find_images(sources, out: Path) -> list:
         if source.is_file():
             found.append((source, Path(source.stem)))
             continue
-        inside = sorted(
-            path for path in source.rglob('*')
-            if path.suffix.lower() in SUFFIXES and path.is_file()
-            and out.resolve() not in path.resolve().parents
-        ) if source.is_dir() else []
-        if not inside:
-            state = 'holds no image' if source.is_dir() else 'does not exist'
-            raise InputError(f'{source} {state}; give images or folders with '
-                             f'{", ".join(SUFFIXES)}')
         found += [(path, path.relative_to(source).with_suffix(''))
-                  for path in inside]
-    stems = [stem for _, stem in found]
+                  for path in find_images(source, but=out)]
+    stems = Counter(stem for _, stem in found)
     for path, stem in found:
-        if stems.count(stem) > 1:
+        if stems[stem] > 1:
             raise InputError(f'two images are named {stem}, one of them '
                              f'{path}; predict them into two folders')
     return found
 
 
-def predict(model, image_path: Path, out: Path, stem: Path, opacity: float,
-            with_legend: bool) -> None:
+def draw(model, path: Path, out: Path, stem: Path, opacity: float,
+         with_legend: bool) -> None:
     """Write the label map and the overlay of one image."""
-    try:
-        image = mmcv.imread(image_path)
-    except DECODE_ERRORS as error:
-        raise unreadable('image', image_path, error) from error
-    if image is None:
-        raise unreadable('image', image_path, OSError('no image'))
-    result = inference_model(model, image)
-    label = result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+    image, label = read_image(path), predict(model, path)
     classes, palette = (model.dataset_meta[key]
                         for key in ('classes', 'palette'))
     picture = overlay(image[..., ::-1], label, palette, opacity)
@@ -129,10 +97,10 @@ def main() -> None:
             raise InputError(f'--opacity must be in [0, 1], got {args.opacity}')
         out = Path(args.out)
         cli.check_writable(args.out)
-        images = find_images(args.source, out)
+        images = find_sources(args.source, out)
         model = load_model(args)
         for path, stem in track(images, description='predicting'):
-            predict(model, path, out, stem, args.opacity, args.legend)
+            draw(model, path, out, stem, args.opacity, args.legend)
         print(f'{len(images)} label maps and overlays are in {out}')
 
 

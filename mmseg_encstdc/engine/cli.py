@@ -19,8 +19,9 @@ from .checks import bind_classes, check_config, check_data
 from .distributed import start_processes
 
 __all__ = [
-    'add_common_arguments', 'build_runner', 'check_fits', 'check_writable',
-    'load_config', 'one_line_errors', 'prepare', 'read_checkpoint', 'use_mode'
+    'CONFIG_ERRORS', 'add_common_arguments', 'blamed_on', 'build_runner',
+    'check_fits', 'check_writable', 'load_config', 'one_line_errors', 'prepare',
+    'quiet', 'read_checkpoint', 'use_mode'
 ]
 
 # Warnings that ask nothing of the user: of sizes that align_corners=True, which
@@ -99,10 +100,16 @@ def read_checkpoint(path: str) -> dict:
     return checkpoint
 
 
-def check_fits(model: nn.Module, path: str) -> None:
+def check_fits(model: nn.Module, path: str,
+               state: Optional[dict] = None) -> None:
     """Compare a model with a checkpoint; MMEngine would only warn.
 
     Auxiliary heads may differ: evaluation does not run them.
+
+    Args:
+        model (nn.Module): to compare.
+        path (str): of the checkpoint.
+        state (dict, optional): its weights, where they are read already.
 
     Raises:
         InputError: naming the first weight that is missing, of another shape,
@@ -110,7 +117,8 @@ def check_fits(model: nn.Module, path: str) -> None:
     """
     while hasattr(model, 'module'):  # test-time augmentation, distribution
         model = model.module
-    state = read_checkpoint(path)['state_dict']
+    if state is None:
+        state = read_checkpoint(path)['state_dict']
     wanted = model.state_dict()
     wrong = [key for key in state
              if key.startswith('backbone.') and key not in wanted]
@@ -185,6 +193,15 @@ def use_mode(cfg: Config, mode: str) -> None:
         cfg.model.test_cfg.scale = scale
     if 'pipeline' in chosen:
         cfg.test_dataloader.dataset.pipeline = chosen['pipeline']
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that ask nothing of the user."""
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings('ignore', message)
+        yield
 
 
 @contextmanager
