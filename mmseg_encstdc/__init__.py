@@ -1,7 +1,10 @@
 """EncNet and STDC-Seg for MMSegmentation.
 
 Importing the package makes the stack usable (``compat``) and registers
-everything below in MMSegmentation's registries.
+everything below in MMSegmentation's registries. The names in ``REPLACED`` are
+MMSegmentation's own: its configs and checkpoints keep working, with the same
+numbers. ``MMSEG_ENCSTDC_OVERRIDE=0`` leaves those alone; the configs of this
+package need them.
 """
 __version__ = '0.1.0'
 
@@ -15,6 +18,7 @@ from mmseg.registry import (  # noqa: E402
     METRICS,
     MODELS,
     PARAM_SCHEDULERS,
+    TASK_UTILS,
     TRANSFORMS,
 )
 
@@ -30,12 +34,16 @@ from . import (  # noqa: E402
     segmentors,
 )
 
-# EncHead, STDCNet and STDCContextPathNet replace the stock entries, with the
-# same arguments, state-dict keys and numbers; every other name is new.
-REGISTERED = (
+# Stock entries, with the same arguments, state-dict keys and numbers.
+REPLACED = (
+    (MODELS, backbones, ('STDCNet', 'STDCContextPathNet')),
+    (MODELS, heads, ('EncHead', 'FCNHead', 'STDCHead')),
+    (TASK_UTILS, losses, ('OHEMPixelSampler', )),
+)
+NEW = (
     (MODELS, layers, ('Encoding', 'ContextEncoding')),
-    (MODELS, backbones, ('LocalNet', 'STDCNet', 'STDCContextPathNet')),
-    (MODELS, heads, ('EncHead', 'SegHead', 'DetailHead')),
+    (MODELS, backbones, ('LocalNet', )),
+    (MODELS, heads, ('SegHead', 'DetailHead')),
     (MODELS, losses, ('OhemCELoss', 'BinaryDiceLoss', 'DetailAggregateLoss',
                       'SemanticEncodingLoss')),
     (MODELS, segmentors, ('ChipEncoderDecoder', )),
@@ -54,11 +62,16 @@ REGISTERED = (
 
 
 def register() -> None:
-    """Put every class of :data:`REGISTERED` into its registry."""
-    for registry, room, names in REGISTERED:
+    """Put the classes into their registries; once or many times."""
+    replaces = compat.replaces_stock()
+    for registry, room, names in NEW + (REPLACED if replaces else ()):
         for name in names:
             registry.register_module(
                 name=name, module=getattr(room, name), force=True)
+    if replaces:
+        names = [name for _, _, group in REPLACED for name in group]
+        compat.say_once('mmseg_encstdc replaces ' + ', '.join(names) + ' of '
+                        f'MMSegmentation ({compat.OVERRIDE}=0 leaves them alone)')
 
 
 register()

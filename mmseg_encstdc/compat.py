@@ -4,9 +4,12 @@ Nothing outside this file may ask for a version or work around a library.
 ``prepare()`` runs at the first import of the plugin, before anything else of
 it touches ``mmseg.models``; every step of it is harmless when repeated.
 """
+import functools
 import importlib
 import importlib.util
 import logging
+import multiprocessing
+import os
 import pickle
 import sys
 import types
@@ -19,8 +22,8 @@ import torch.nn.functional as F
 from packaging.version import Version
 
 __all__ = [
-    'StackError', 'check_stack', 'prepare', 'supply_mmcv_ops',
-    'allow_own_checkpoints', 'restricted_getattr'
+    'OVERRIDE', 'StackError', 'check_stack', 'prepare', 'replaces_stock',
+    'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints', 'restricted_getattr'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
@@ -32,6 +35,10 @@ REQUIREMENTS = {
 }
 # The maintained fork keeps the import names and numbers its mmcv on its own.
 FORK_OF_MMCV = ('onedl-mmcv', '2.0.0', '3.0.0')
+
+
+# 0: MMSegmentation's own names stay its own.
+OVERRIDE = 'MMSEG_ENCSTDC_OVERRIDE'
 
 
 class StackError(ImportError):
@@ -74,6 +81,27 @@ def prepare() -> None:
         warnings.filterwarnings('ignore', 'Fail to import')
         importlib.import_module('mmseg.models')
     allow_own_checkpoints()
+
+
+def replaces_stock() -> bool:
+    """Whether MMSegmentation's own names should be ours, by ``OVERRIDE``.
+
+    Raises:
+        StackError: unless the variable is unset, empty, 0 or 1.
+    """
+    asked = os.environ.get(OVERRIDE) or '1'
+    if asked not in ('0', '1'):
+        raise StackError(f'{OVERRIDE}={asked} is not known; give 1 to replace '
+                         "MMSegmentation's entries, which is the default, or 0")
+    return asked == '1'
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """One INFO line of the main process; its workers say nothing."""
+    if multiprocessing.current_process().name == 'MainProcess':
+        from mmengine.logging import print_log  # after check_stack
+        print_log(message, logger='current', level=logging.INFO)
 
 
 def _distribution_exists(name: str) -> bool:

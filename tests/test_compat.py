@@ -26,17 +26,25 @@ lite = pytest.mark.skipif(
     not hasattr(mmcv.ops.point_sample, '__module__')
     or mmcv.ops.point_sample.__module__ != compat.__name__,
     reason='a full mmcv is installed, so its own operators are used')
+full = pytest.mark.skipif(
+    not lite.args[0], reason='mmseg.models alone needs the full mmcv')
 
 
 def run_script(root, folder, text):
-    """Standard output of a script that runs in a fresh interpreter."""
+    """Words that a script prints in a fresh interpreter.
+
+    The one line that says what the plugin replaces must be there, once.
+    """
     script = folder / 'script.py'
     script.write_text(textwrap.dedent(text))
     done = subprocess.run([sys.executable, '-W', 'ignore', str(script)],
                           capture_output=True, text=True, cwd=folder,
                           env={**os.environ, 'PYTHONPATH': str(root)})
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    lines = done.stdout.splitlines()
+    said = [line for line in lines if ' INFO - mmseg_encstdc replaces ' in line]
+    assert len(said) == 1
+    return ' '.join(line for line in lines if line not in said).split()
 
 
 # --- mmcv.ops ----------------------------------------------------------------
@@ -505,3 +513,50 @@ def test_before_torch_2_6_nothing_is_allowed(monkeypatch):
     monkeypatch.setattr(torch.serialization, 'add_safe_globals', calls.append)
     compat.allow_own_checkpoints()
     assert not calls
+
+
+# --- Replacing MMSegmentation's own names --------------------------------------
+
+NAMES = ('EncHead', 'FCNHead', 'STDCHead', 'STDCNet', 'STDCContextPathNet')
+SHOW = f"""
+from mmseg.registry import MODELS, TASK_UTILS
+print(*(MODELS.get(name).__module__.split('.')[0] for name in {NAMES}),
+      TASK_UTILS.get('OHEMPixelSampler').__module__.split('.')[0])
+"""
+
+
+def show(tmp_path, root, before, override):
+    """What a script that imports ``before`` prints, and which module has each
+    of MMSegmentation's names."""
+    script = tmp_path / 'show.py'
+    script.write_text(textwrap.dedent(before) + SHOW)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(script)], capture_output=True,
+        text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(root),
+                                      compat.OVERRIDE: override})
+    lines = done.stdout.splitlines()
+    return lines[:-1], lines[-1].split() if lines else done.stderr
+
+
+@pytest.mark.parametrize('before', [
+    'import mmseg_encstdc',
+    'import mmseg_encstdc, importlib; importlib.reload(mmseg_encstdc)',
+    'import mmseg_encstdc, mmseg.models',
+    pytest.param('import mmseg.models, mmseg_encstdc', marks=full),
+])
+def test_every_name_is_replaced_and_one_line_says_so(root, tmp_path, before):
+    said, modules = show(tmp_path, root, before, '')
+    assert modules == ['mmseg_encstdc'] * 6
+    line, = said
+    assert 'INFO' in line and all(
+        name in line for name in (*NAMES, 'OHEMPixelSampler'))
+
+
+def test_with_the_variable_at_0_stock_names_are_left_alone(root, tmp_path):
+    said, modules = show(tmp_path, root, 'import mmseg_encstdc', '0')
+    assert modules == ['mmseg'] * 6 and not said
+
+
+def test_another_value_of_the_variable_is_named(root, tmp_path):
+    _, error = show(tmp_path, root, 'import mmseg_encstdc', 'no')
+    assert 'MMSEG_ENCSTDC_OVERRIDE=no is not known; give 1' in error

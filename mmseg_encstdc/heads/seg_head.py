@@ -1,11 +1,8 @@
 """The segmentation head of STDC-Seg, and of EncNet's auxiliary branch."""
-from typing import List
-
-from mmseg.models.decode_heads import FCNHead
-from torch import Tensor, nn
+from torch import nn
 
 from ..layers import build_dropout
-from .upsampled import decode_losses
+from .stock import FCNHead
 
 __all__ = ['SegHead']
 
@@ -48,8 +45,3 @@ class SegHead(FCNHead):
             **kwargs)
         self.conv_seg = nn.Conv2d(channels, self.out_channels, 1, bias=bias)
         self.dropout = build_dropout(dropout_type, dropout_ratio)
-
-    def loss_by_feat(self, seg_logits: Tensor,
-                     batch_data_samples: List) -> dict:
-        """See :func:`decode_losses`."""
-        return decode_losses(self, seg_logits, batch_data_samples)

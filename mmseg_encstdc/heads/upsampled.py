@@ -16,7 +16,7 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
 
     Where every ``loss_decode`` of the head comes from the cross entropy of
     pixels (plain, or over hard pixels), that is computed from the head's own
-    logits. A head with any other loss, a sampler or a single channel takes
+    logits. A head with any other loss or sampler, or a single channel, takes
     MMSegmentation's way, which enlarges the logits first.
 
     Args:
@@ -34,10 +34,13 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
     losses, hits = upsampled_cross_entropy(
         seg_logits, labels, head.align_corners, head.ignore_index,
         with_hits=True)
+    weight = None
+    if head.sampler is not None:
+        weight = head.sampler.of_map(losses.detach(), labels, seg_logits.size(1))
     result = {}
     for name, reduce in reductions:
         value = reduce(losses, labels, seg_logits.size(1), head.ignore_index,
-                       None)
+                       weight)
         result[name] = result[name] + value if name in result else value
     result['acc_seg'] = pixel_accuracy(hits, labels, head.ignore_index)
     return result
@@ -49,6 +52,9 @@ def _reductions(head: BaseDecodeHead) -> Optional[List[MapLoss]]:
     losses = losses if isinstance(losses, nn.ModuleList) else [losses]
     pairs = [(loss.loss_name, map_loss(loss)) for loss in losses]
     covered = all(reduce is not None for _, reduce in pairs)
-    if head.sampler is not None or head.out_channels == 1 or not covered:
+    sampler = head.sampler
+    if not (sampler is None or hasattr(sampler, 'of_map') and sampler.covers()):
+        return None
+    if head.out_channels == 1 or not covered:
         return None
     return pairs

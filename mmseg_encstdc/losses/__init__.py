@@ -2,10 +2,11 @@
 from .detail import DetailAggregateLoss, detail_edges, detail_target
 from .dice import BinaryDiceLoss, binary_dice_loss
 from .ohem import OhemCELoss, ohem_mean
+from .pixel_sampler import OHEMPixelSampler
 from .semantic_encoding import SemanticEncodingLoss, presence_target
 
 __all__ = [
-    'BinaryDiceLoss', 'DetailAggregateLoss', 'OhemCELoss',
+    'BinaryDiceLoss', 'DetailAggregateLoss', 'OHEMPixelSampler', 'OhemCELoss',
     'SemanticEncodingLoss', 'binary_dice_loss', 'detail_edges', 'detail_target',
     'ohem_mean', 'presence_target'
 ]

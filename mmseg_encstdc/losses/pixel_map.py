@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..ops.cross_entropy import pixel_weights
 
-__all__ = ['map_loss', 'pixel_accuracy']
+__all__ = ['is_plain_cross_entropy', 'map_loss', 'pixel_accuracy', 'weighed']
 
 EPS = torch.finfo(torch.float32).eps
 # (losses (B, H, W), labels (B, H, W), number of classes, ignore_index, weight of
@@ -36,9 +36,7 @@ def map_loss(loss: nn.Module) -> Optional[MapLoss]:
     """
     if hasattr(loss, 'of_map'):
         return loss.of_map
-    plain = type(loss) is CrossEntropyLoss and not (
-        loss.use_sigmoid or loss.use_mask)
-    if not plain or loss.reduction not in ('mean', 'sum'):
+    if not is_plain_cross_entropy(loss) or loss.reduction == 'none':
         return None
 
     def reduce(losses: Tensor, labels: Tensor, classes: int, ignore_index: int,
@@ -47,6 +45,21 @@ def map_loss(loss: nn.Module) -> Optional[MapLoss]:
             loss, losses, labels, classes, ignore_index, weight)
 
     return reduce
+
+
+def is_plain_cross_entropy(loss: nn.Module) -> bool:
+    """Whether it is MMSegmentation's own CrossEntropyLoss, over a softmax."""
+    return type(loss) is CrossEntropyLoss and not (
+        loss.use_sigmoid or loss.use_mask)
+
+
+def weighed(loss: CrossEntropyLoss, losses: Tensor, labels: Tensor, classes: int,
+            ignore_index: int) -> Tensor:
+    """The map of cross entropies (B, H, W) times the loss's class weights."""
+    if loss.class_weight is None:
+        return losses
+    return losses * pixel_weights(
+        loss.class_weight, labels, ignore_index, classes, losses)
 
 
 def _mmseg_cross_entropy(loss: CrossEntropyLoss, losses: Tensor, labels: Tensor,
