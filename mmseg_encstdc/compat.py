@@ -23,7 +23,8 @@ from packaging.version import Version
 
 __all__ = [
     'OVERRIDE', 'StackError', 'check_stack', 'prepare', 'replaces_stock',
-    'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints', 'restricted_getattr'
+    'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
+    'restricted_getattr', 'find_own_configs'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
@@ -81,6 +82,7 @@ def prepare() -> None:
         warnings.filterwarnings('ignore', 'Fail to import')
         importlib.import_module('mmseg.models')
     allow_own_checkpoints()
+    find_own_configs()
 
 
 def replaces_stock() -> bool:
@@ -251,6 +253,34 @@ def allow_own_checkpoints() -> None:
     if Version(torch.__version__) < Version('2.6'):
         return
     torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+# --- Configs as 'mmseg_encstdc::NAME.py' --------------------------------------
+
+
+def find_own_configs() -> None:
+    """Let ``_base_`` name a config of this package: ``mmseg_encstdc::NAME.py``.
+
+    MMEngine looks up the packages of a table of its own, takes names in a
+    folder only, and finds none in a checkout that is merely on the path. What
+    such a config defines is looked up in MMSegmentation's registries, whatever
+    the inheriting one has as its default scope.
+    """
+    from mmengine.config import Config
+
+    from .config_files import config_file
+    stock = Config._get_cfg_path
+    if getattr(stock, 'finds', None) == __package__:
+        return
+
+    def get_cfg_path(cfg_path, filename):
+        package, mark, name = cfg_path.partition('::')
+        if mark and package == __package__:
+            return config_file(name), 'mmseg'
+        return stock(cfg_path, filename)
+
+    get_cfg_path.finds = __package__
+    Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 # --- Logging -----------------------------------------------------------------
