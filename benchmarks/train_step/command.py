@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand train."""
     parser.set_defaults(run=run)
     parser.add_argument(
-        'configs', nargs='+', metavar='CONFIG', help='of a segmentation network')
+        'configs', nargs='+', metavar='CONFIG', help='of a segmentation network, '
+        "ours or MMSegmentation's own; with --name all go into one file")
     shapes = parser.add_mutually_exclusive_group()
     shapes.add_argument(
         '--shape', metavar='BxHxW',
@@ -51,19 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the subcommand train."""
     device = arguments.check(args)
-    if args.name is not None and len(args.configs) > 1:
-        raise InputError(f'--name {args.name} is for one CONFIG, got '
-                         f'{len(args.configs)}')
     if args.classes is not None and not 1 < args.classes <= MOST_CLASSES:
         raise InputError('--classes must be at least 2 and at most '
                          f'{MOST_CLASSES}, got {args.classes}')
     arguments.use(device, args)
     planned = [plan(args, config, device) for config in args.configs]
+    results = []
     for config, shape, path in planned:
         print(f'{config}, {shape} ...', flush=True)
-        result = measure(args, config, shape, device)
-        record.write(path.stem, result, kind=device.type)
-        print(report.train_table(result))
+        results.append(measure(args, config, shape, device))
+        print(report.train_table(results[-1]))
+        together = args.name is not None and len(planned) > 1
+        record.write(path.stem, dict(networks=results) if together else
+                     results[-1], kind=device.type)
         print(f'written to {path}', flush=True)
 
 

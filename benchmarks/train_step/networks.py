@@ -102,7 +102,7 @@ def model_config(path: str, classes: Optional[int] = None) -> dict:
         others = config.get('auxiliary_head') or []
         others = [others] if isinstance(others, dict) else others
         for head in [config['decode_head'], *others]:
-            if 'num_classes' in head:
+            if 'num_classes' in head and head['type'] != 'STDCHead':
                 head['num_classes'] = classes
     return config
 

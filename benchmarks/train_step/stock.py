@@ -87,8 +87,8 @@ def translate(config: dict, shape: Shape) -> Translation:
 def part(config: Any, key: str, shape: Shape, dropped: List[str]) -> Any:
     """A value of the config, with all that is below it."""
     if isinstance(config, (list, tuple)):
-        return [part(value, f'{key}[{i}]', shape, dropped)
-                for i, value in enumerate(config)]
+        return type(config)(part(value, f'{key}[{i}]', shape, dropped)
+                            for i, value in enumerate(config))
     if not isinstance(config, dict):
         return config
     if isinstance(config.get('type'), str):

@@ -9,13 +9,12 @@ import os
 import sys
 from pathlib import Path
 
-from .player import COMMANDS, Player, answer
-
 
 def main() -> None:
     # Nothing that a library prints may get between the answers.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    from .player import COMMANDS, Player, answer  # which prints, too
     # Where memory runs out, this process goes, not the one that measures.
     with contextlib.suppress(OSError):
         Path('/proc/self/oom_score_adj').write_text('1000')

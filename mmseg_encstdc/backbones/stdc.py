@@ -17,7 +17,7 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import ArgumentError, InputError
 
 __all__ = ['STDCContextPathNet', 'STDCNet']
 
@@ -62,14 +62,14 @@ class STDCNet(StockSTDCNet):
                  init_cfg: Optional[dict] = None,
                  out_strides: Sequence[int] = (8, 16, 32)):
         if stdc_type not in self.arch_settings:
-            raise ValueError(f'stdc_type must be one of '
-                             f'{sorted(self.arch_settings)}, got {stdc_type!r}')
+            raise ArgumentError('stdc_type must be one of '
+                                f'{sorted(self.arch_settings)}, got {stdc_type!r}')
         if bottleneck_type not in ('add', 'cat'):
-            raise ValueError("bottleneck_type must be 'add' or 'cat', got "
-                             f'{bottleneck_type!r}')
+            raise ArgumentError("bottleneck_type must be 'add' or 'cat', got "
+                                f'{bottleneck_type!r}')
         if len(channels) != len(STAGE_STRIDES):
-            raise ValueError('channels must name the channels of 5 stages, '
-                             f'got {tuple(channels)}')
+            raise ArgumentError('channels must name the channels of 5 stages, '
+                                f'got {tuple(channels)}')
         strides = check_strides('out_strides', out_strides, STAGE_STRIDES)
         if not strides:
             raise ValueError('out_strides must name at least one of '

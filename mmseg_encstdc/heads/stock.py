@@ -2,13 +2,16 @@
 from typing import List
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead as StockFCNHead
 from mmseg.models.decode_heads import STDCHead as StockSTDCHead
+from mmseg.models.losses import CrossEntropyLoss, DiceLoss
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..losses import detail_edges
+from ..losses.pixel_map import pixel_accuracy
 from .upsampled import decode_losses
 
 __all__ = ['FCNHead', 'STDCHead']
@@ -36,10 +39,42 @@ class STDCHead(StockSTDCHead):
                      batch_data_samples: List) -> dict:
         """Losses against the edges of the label maps, see :meth:`edges`."""
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        edges = self.edges(labels)
+        if self._takes_shares():
+            return self._losses_of_shares(seg_logits, edges)
         samples = [
-            SegDataSample(gt_sem_seg=PixelData(data=edges.unsqueeze(0)))
-            for edges in self.edges(labels)]
+            SegDataSample(gt_sem_seg=PixelData(data=edge.unsqueeze(0)))
+            for edge in edges]
         return decode_losses(self, seg_logits, samples)
+
+    def _takes_shares(self) -> bool:
+        """Whether each loss can be given the share of either class at a pixel.
+
+        Those losses make it from class ids otherwise, slowly, and wait for a GPU.
+        """
+        losses = self.loss_decode
+        losses = losses if isinstance(losses, nn.ModuleList) else [losses]
+        return self.out_channels == 2 and self.sampler is None and all(
+            type(loss) is DiceLoss or
+            type(loss) is CrossEntropyLoss and loss.use_sigmoid
+            for loss in losses)
+
+    def _losses_of_shares(self, seg_logits: Tensor, edges: Tensor) -> dict:
+        """The losses and accuracy of logits (B, 2, h, w) and edges (B, H, W)."""
+        logits = F.interpolate(
+            seg_logits, edges.shape[1:], mode='bilinear',
+            align_corners=self.align_corners)
+        shares = torch.stack([1 - edges, edges], 1).float()  # (B, 2, H, W)
+        losses = self.loss_decode
+        result = {}
+        for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+            value = loss(logits, shares, ignore_index=self.ignore_index)
+            name = loss.loss_name
+            result[name] = result[name] + value if name in result else value
+        hits = torch.where(edges.bool(), logits[:, 1] >= logits[:, 0],
+                           logits[:, 0] >= logits[:, 1])
+        result['acc_seg'] = pixel_accuracy(hits, edges, self.ignore_index)
+        return result
 
     @torch.no_grad()
     def edges(self, labels: Tensor) -> Tensor:

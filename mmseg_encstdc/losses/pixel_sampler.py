@@ -7,6 +7,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.structures import OHEMPixelSampler as StockOHEMPixelSampler
 from torch import Tensor, nn
 
+from ..errors import ArgumentError
 from ..ops import kth_largest, upsampled_cross_entropy
 from .pixel_map import is_plain_cross_entropy, weighed
 
@@ -38,7 +39,14 @@ class OHEMPixelSampler(StockOHEMPixelSampler):
         Args:
             seg_logit (Tensor): (B, C, H, W).
             seg_label (Tensor): (B, 1, H, W).
+
+        Raises:
+            ArgumentError: when their sizes differ.
         """
+        if seg_logit.shape[2:] != seg_label.shape[2:] or seg_label.size(1) != 1:
+            raise ArgumentError(
+                'seg_label must be (B, 1, H, W) in the size of seg_logit '
+                f'{tuple(seg_logit.shape)}, got {tuple(seg_label.shape)}')
         labels = seg_label.squeeze(1)
         with torch.no_grad():
             if self.thresh is None:

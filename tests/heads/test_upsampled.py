@@ -122,14 +122,6 @@ def test_other_losses_take_mmsegmentations_way(loss):
                 losses_and_gradient(stock_losses(head), *inputs))
 
 
-def test_a_sampler_takes_mmsegmentations_way():
-    head = seg_head(dict(type='CrossEntropyLoss'),
-                    sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=50))
-    inputs = draw()
-    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
-                losses_and_gradient(stock_losses(head), *inputs))
-
-
 def test_a_single_sigmoid_channel_takes_mmsegmentations_way():
     head = SegHead(8, 4, num_classes=2, out_channels=1, threshold=0.3,
                    loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import mmseg
 import pytest
 import torch
 from mmseg.models.decode_heads.fcn_head import FCNHead
@@ -20,6 +21,7 @@ import benchmark  # noqa: E402
 import record  # noqa: E402
 from train_step import (  # noqa: E402
     batches,
+    command,
     contest,
     loss_paths,
     networks,
@@ -100,6 +102,28 @@ def test_nothing_but_a_batch_is_needed_to_build():
         text = str(stock.alone(config))
         assert 'checkpoint' not in text and 'SyncBN' not in text
     assert 'Normal' in text
+
+
+@pytest.mark.parametrize('name', [
+    'encnet/encnet_r50-d8_4xb4-80k_ade20k-512x512',
+    'fastfcn/fastfcn_r50-d32_jpu_enc_4xb4-80k_ade20k-512x512',
+    'stdc/stdc2_in1k-pre_4xb12-80k_cityscapes-512x1024'])
+def test_mmsegmentations_own_configs_have_a_twin_too(name):
+    path = Path(mmseg.__file__).parent / '.mim' / 'configs' / f'{name}.py'
+    if not path.is_file():
+        pytest.skip('this mmsegmentation was installed without its configs')
+    config = networks.model_config(str(path), classes=7)
+    with torch.device('meta'):
+        theirs, ours = twins(config)
+    stock.check_is_stock(theirs)
+    assert type(ours.decode_head).__module__.startswith('mmseg_encstdc.')
+    for model in (theirs, ours):
+        heads = [model.decode_head, *(
+            model.auxiliary_head if 'stdc' in name else [model.auxiliary_head])]
+        assert [head.num_classes for head in heads] == (
+            [7, 7, 7, 2] if 'stdc' in name else [7, 7])
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in theirs.state_dict().items()}
 
 
 def test_ohem_becomes_the_sampler_of_stock():
@@ -387,6 +411,19 @@ def test_train_measures_and_records(results, monkeypatch, capsys):
     assert len({len(line) for line in lines if line[:1] in '|+'}) == 1
 
 
+def test_with_a_name_all_networks_go_into_one_file(results, monkeypatch):
+    monkeypatch.setattr(command, 'measure', lambda args, config, *_: dict(
+        config=config))
+    monkeypatch.setattr(report, 'train_table', lambda result: result['config'])
+    configs = [str(path) for path in TINY]
+    call(monkeypatch, 'train', *configs, '--device', 'cpu', '--quick', '--name',
+         'together')
+    file, = results.iterdir()
+    assert file.name == 'together.json'
+    networks_of = json.loads(file.read_text())['networks']
+    assert [each['config'] for each in networks_of] == configs
+
+
 def test_losses_measures_and_records(results, monkeypatch, capsys):
     call(monkeypatch, 'losses', '--quick', '--device', 'cpu', '--case', 'stdc',
          '--threads', 1, '--rounds', 2, '--no-memory')
@@ -425,7 +462,6 @@ CLASSIFIER = str(ROOT / 'configs/stdc1_imagenet.py')
     (['train', SCENES, '--shape', '65536x65536x65536'],
      '--shape 65536x65536x65536: the batch alone needs'),
     (['train', SCENES, '--shape', '2x999999x64'], '--shape 2x999999x64 is no'),
-    (['train', SCENES, SCENES, '--name', 'a'], '--name a is for one CONFIG'),
     (['train', SCENES, '--name', 'a/b'], "--name 'a/b' must be the name"),
     (['train', SCENES, '--classes', '1'], '--classes must be at least 2 and at'),
     (['train', SCENES, '--classes', '256'], '--classes must be at least 2'),
