@@ -1,22 +1,40 @@
 # make demo   set up, generate Scenes, train two networks, print a table
 # make test   set up and run the tests
+# make test-fork   the same on the maintained fork of the stack, in .venv-fork
+# make test-full   the same on the full mmcv, in .venv-full; compiles it first, 20
+#                  minutes in all
 # make kernels   compile the CUDA kernels for every architecture
 # make mim-check   every mim command on every kind of install, in a new environment
-# TORCH=... are the words that pip gets for PyTorch, VENV=... the environment.
+# TORCH=... are the words that pip gets for PyTorch, VENV=... the environment,
+# STACK=fork or STACK=full lets any of these use another stack.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-VENV ?= .venv
+STACK ?= stack
 MIM ?= openmim==0.3.9
+VENV ?= .venv$(filter-out -stack,-$(STACK))
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint kernels mim-check setup
+# Without the cache, in which pip cannot tell an mmcv with compiled operators from
+# one without. The full mmcv is compiled for the PyTorch that is there; the fork's
+# is not compiled, because a build in isolation sees no PyTorch.
+STACK_FLAGS_full := --no-cache-dir --no-build-isolation
+STACK_FLAGS_fork := --no-cache-dir
+STACK_MODULE_full := , mmcv._ext
+
+.PHONY: demo test test-fork test-full lint kernels mim-check setup
 
 demo: setup
 	$(PY) tools/demo.py
 
 test: setup $(VENV)/.test
 	$(PY) -m pytest
+
+test-fork:
+	$(MAKE) test STACK=fork
+
+test-full:
+	$(MAKE) test STACK=full
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
@@ -34,11 +52,12 @@ mim-check:
 
 setup: $(VENV)/.stack
 
-$(VENV)/.stack: requirements/stack.txt requirements/libraries.txt
+$(VENV)/.stack: requirements/$(STACK).txt requirements/libraries.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	$(PIP) -r requirements/libraries.txt
-	$(PIP) --no-deps -r requirements/stack.txt
+	$(PIP) --no-deps $(STACK_FLAGS_$(STACK)) -r requirements/$(STACK).txt
+	$(PY) -c "import torch$(STACK_MODULE_$(STACK))"
 	touch $@
 
 $(VENV)/.test: requirements/test.txt | $(VENV)/.stack

@@ -1,6 +1,6 @@
 """Build of the package. What it needs and who wrote it is in pyproject.toml.
 
-The CUDA kernels of the Encoding operator are built where a CUDA build of
+The CUDA kernels in ops are built where a CUDA build of
 PyTorch and nvcc are there, which build isolation hides:
 ``pip install --no-build-isolation .``. Else the package is pure Python. An nvcc
 that is there and fails ends the build with its error, because the kernels were

@@ -40,14 +40,15 @@ def device(kind: str = '') -> str:
 
 
 def commit() -> str:
-    """The commit measured, with a + when files were changed since.
+    """The commit measured, with a + when files but results were changed since.
 
     ``unknown`` where git or its repository is not there.
     """
     head = git('rev-parse', '--short', 'HEAD')
     if not head:
         return 'unknown'
-    changed = git('status', '--porcelain', '--untracked-files=no')
+    changed = git('status', '--porcelain', '--untracked-files=no', '--', ':/',
+                  ':(top,exclude)benchmarks/results')
     return head + ('+' if changed else '')
 
 
@@ -83,7 +84,12 @@ def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
     Raises:
         InputError: when it cannot be written.
     """
-    record = dict(
+    return save(name, {**origin(command, kind), **figures})
+
+
+def origin(command: str = '', kind: str = '') -> dict:
+    """What every record says of how it came about."""
+    return dict(
         command=command or shlex.join(['python', *sys.argv]),
         device=device(kind),
         versions=dict(
@@ -93,12 +99,19 @@ def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
             mmcv=mmcv.__version__,
             mmsegmentation=mmseg.__version__),
         commit=commit(),
-        date=date.today().isoformat(),
-        **figures)
+        date=date.today().isoformat())
+
+
+def save(name: str, content: dict) -> Path:
+    """Write ``results/NAME.json`` whole or not at all; returns its path.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
     path, unfinished = RESULTS / f'{name}.json', RESULTS / f'.{os.getpid()}'
     with cli.blamed_on(f'{path} cannot be written', (OSError, )):
         RESULTS.mkdir(exist_ok=True)
-        unfinished.write_text(json.dumps(record, indent=1) + '\n')
+        unfinished.write_text(json.dumps(content, indent=1) + '\n')
         os.replace(unfinished, path)  # a stop leaves the old or the new one
     return path
 

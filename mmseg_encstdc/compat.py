@@ -4,9 +4,11 @@ Nothing outside this file may ask for a version or work around a library.
 ``prepare()`` runs at the first import of the plugin, before anything else of
 it touches ``mmseg.models``; every step of it is harmless when repeated.
 """
+import contextlib
 import functools
 import importlib
 import importlib.util
+import io
 import logging
 import multiprocessing
 import os
@@ -15,6 +17,7 @@ import sys
 import types
 import warnings
 from importlib import metadata
+from typing import Iterator, Tuple
 
 import numpy as np
 import torch
@@ -22,20 +25,31 @@ import torch.nn.functional as F
 from packaging.version import Version
 
 __all__ = [
-    'OVERRIDE', 'StackError', 'check_stack', 'prepare', 'replaces_stock',
-    'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
-    'restricted_getattr', 'find_own_configs'
+    'OVERRIDE', 'StackError', 'check_stack', 'requirement', 'prepare',
+    'replaces_stock', 'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
+    'keep_checkpoints_safe', 'restricted_getattr', 'find_own_configs'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
-REQUIREMENTS = {
+STOCK = {
     'mmengine': ('0.7.1', '1.0.0', 'mmengine==0.10.7'),
     'mmcv': ('2.0.0rc4', '2.2.0',
              'mmcv-lite==2.1.0, or mmcv==2.1.0 for the compiled operators'),
     'mmseg': ('1.0.0', '2.0.0', 'mmsegmentation==1.2.2 ftfy regex'),
 }
-# The maintained fork keeps the import names and numbers its mmcv on its own.
-FORK_OF_MMCV = ('onedl-mmcv', '2.0.0', '3.0.0')
+# The maintained fork keeps the import names and has versions of its own.
+FORK = {
+    'mmengine': ('0.10.8', '1.0.0', 'onedl-mmengine==0.10.12'),
+    'mmcv': ('2.3.0', '3.0.0', 'onedl-mmcv==2.3.6'),
+    'mmseg': ('1.3.0', '2.0.0', 'onedl-mmsegmentation==1.4.2'),
+}
+DISTRIBUTIONS_OF_FORK = {
+    'mmengine': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmseg': 'onedl-mmsegmentation',
+}
+# What the fork prints at level DEBUG when it is imported, for want of a logger.
+NOTICES = ('Could not import OneDL', )
 
 
 # 0: MMSegmentation's own names stay its own.
@@ -53,9 +67,8 @@ def check_stack() -> None:
         StackError: in one line: what is missing or out of range, which
             versions are accepted, and what to install.
     """
-    for module, (low, high, install) in REQUIREMENTS.items():
-        if module == 'mmcv' and _distribution_exists(FORK_OF_MMCV[0]):
-            _, low, high = FORK_OF_MMCV
+    for module in STOCK:
+        low, high, install = requirement(module)
         accepted = f'>= {low}, < {high}'
         remedy = f'Install it with: pip install {install}'
         if importlib.util.find_spec(module) is None:
@@ -69,6 +82,22 @@ def check_stack() -> None:
                 f'{remedy}')
 
 
+def requirement(module: str) -> Tuple[str, str, str]:
+    """Lowest version accepted, first one refused, and what to install.
+
+    They are the fork's where the fork gives the module, or would complete what
+    is there of it.
+
+    Args:
+        module (str): mmengine, mmcv or mmseg.
+    """
+    if importlib.util.find_spec(module) is None:
+        names = DISTRIBUTIONS_OF_FORK.values()
+    else:
+        names = [DISTRIBUTIONS_OF_FORK[module]]
+    return (FORK if any(map(_distribution_exists, names)) else STOCK)[module]
+
+
 def prepare() -> None:
     """Make the stack importable and its checkpoints loadable.
 
@@ -77,12 +106,27 @@ def prepare() -> None:
     """
     check_stack()
     supply_mmcv_ops()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_notices():
         # mmseg warns of each optional operator that mmcv-lite cannot give.
         warnings.filterwarnings('ignore', 'Fail to import')
         importlib.import_module('mmseg.models')
+        importlib.import_module('mmseg.datasets')
     allow_own_checkpoints()
+    keep_checkpoints_safe()
     find_own_configs()
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Leave :data:`NOTICES` out of what is printed."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line not in NOTICES:
+                print(line)
 
 
 def replaces_stock() -> bool:
@@ -178,9 +222,11 @@ def sigmoid_focal_loss(input,
 def _missing_operator(name: str):
     if name.startswith('__') and name.endswith('__'):
         raise AttributeError(name)
+    low, high, _ = requirement('mmcv')
     raise ModuleNotFoundError(
-        f'mmcv.ops.{name} is a compiled operator that mmcv-lite does not '
-        'have. Install the full mmcv (>= 2.0.0rc4, < 2.2.0) to use it')
+        f'mmcv.ops.{name} is a compiled operator, which this mmcv does not '
+        f'have. Install the full mmcv (>= {low}, < {high}, compiled for this '
+        'PyTorch) to use it')
 
 
 def supply_mmcv_ops() -> None:
@@ -253,6 +299,24 @@ def allow_own_checkpoints() -> None:
     if Version(torch.__version__) < Version('2.6'):
         return
     torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+def keep_checkpoints_safe() -> None:
+    """Let the fork's loader do as ``torch.load`` does, and no more.
+
+    onedl-mmengine allows the real getattr while it loads, takes what is allowed
+    here off the list afterwards, and reads a file that was refused a second
+    time with ``weights_only=False``, which executes whatever the file says.
+    The other MMEngine has no such function.
+    """
+    loader = importlib.import_module('mmengine.runner.checkpoint')
+    if hasattr(loader, '_safe_torch_load'):
+        loader._safe_torch_load = _load_as_torch_does
+
+
+def _load_as_torch_does(file, map_location=None, weights_only=None):
+    return torch.load(
+        file, map_location=map_location, weights_only=weights_only)
 
 
 # --- Configs as 'mmseg_encstdc::NAME.py' --------------------------------------

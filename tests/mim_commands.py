@@ -6,7 +6,6 @@ installed and uninstalled; make mim-check makes one. Prints each command, and
 ends with 1 and its output where it does not do what it should.
 """
 import argparse
-import ctypes.util
 import os
 import re
 import shutil
@@ -22,9 +21,6 @@ PACKAGE, CONFIG = 'mmseg_encstdc', 'encnet_r18_scenes.py'
 SHORT = ['--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
          'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2',
          'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
-# MMEngine asks for opencv-python, which needs this library, and which would come
-# over the stack's opencv-python-headless, which does not.
-DEPS = [] if ctypes.util.find_library('GL') else ['--no-deps']
 # Configs of someone else, as docs/mim.md has them.
 BASES = {
     'by_name.py': f"_base_ = '{PACKAGE}::{CONFIG}'",
@@ -84,7 +80,7 @@ def checkout(folder: Path) -> Path:
 
 def installs(shell: Shell, source: Path) -> Iterator[str]:
     """Install in each way, and say which."""
-    install = ('mim', 'install', *DEPS)
+    install = ('mim', 'install')
     done = f'Successfully installed {PACKAGE.replace("_", "[-_]")}'
     shell(*install, '-e', source, says=done)
     check_edits(shell, source)

@@ -22,12 +22,11 @@ from mmseg_encstdc import compat
 weights_only_is_default = pytest.mark.skipif(
     Version(torch.__version__) < Version('2.6'),
     reason='torch.load reads any pickle by default before torch 2.6')
+compiled = mmcv.ops.point_sample.__module__ != compat.__name__
 lite = pytest.mark.skipif(
-    not hasattr(mmcv.ops.point_sample, '__module__')
-    or mmcv.ops.point_sample.__module__ != compat.__name__,
-    reason='a full mmcv is installed, so its own operators are used')
+    compiled, reason='a full mmcv is installed, so its own operators are used')
 full = pytest.mark.skipif(
-    not lite.args[0], reason='mmseg.models alone needs the full mmcv')
+    not compiled, reason='mmcv is installed without its operators')
 
 
 def run_script(root, folder, text):
@@ -177,6 +176,23 @@ def test_point_sample_takes_a_grid_of_points():
     assert torch.equal(grid.reshape(2, 3, 12), row)
 
 
+@full
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('shape', [(2, 7, 2), (2, 6, 3, 2)])
+def test_point_sample_is_that_of_the_full_mmcv(shape, align_corners):
+    feature, points = torch.randn(2, 3, 4, 5), torch.rand(shape)
+    assert torch.equal(
+        compat.point_sample(feature, points, align_corners),
+        mmcv.ops.point_sample(feature, points, align_corners))
+
+
+@full
+def test_the_compiled_operators_work():
+    boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 5.], [6., 6., 9., 9.]])
+    kept = mmcv.ops.nms(boxes, torch.tensor([.9, .8, .7]), 0.5)[1]
+    assert kept.tolist() == [0, 2]
+
+
 def focal_loss_by_element(logits, target, gamma, alpha, weight):
     """The paper's equation 5, one element after another."""
     loss = torch.zeros_like(logits)
@@ -236,65 +252,103 @@ def test_the_installed_stack_is_accepted():
     assert compat.check_stack() is None
 
 
-@pytest.mark.parametrize('module, install', [
-    ('mmengine', 'mmengine==0.10.7'),
-    ('mmcv', 'mmcv-lite==2.1.0'),
-    ('mmseg', 'mmsegmentation==1.2.2 ftfy regex'),
-])
-def test_a_missing_library_is_one_line_that_says_what_to_install(
-        monkeypatch, module, install):
+@pytest.fixture(params=['stock', 'fork'])
+def rows(request, monkeypatch):
+    """What is required, as if just this family's distributions were there."""
+    fork = request.param == 'fork'
+    monkeypatch.setattr(compat, '_distribution_exists', lambda name: fork)
+    for module, (low, _, _) in (compat.FORK if fork else compat.STOCK).items():
+        monkeypatch.setattr(sys.modules[module], '__version__', low)
+    return compat.FORK if fork else compat.STOCK
+
+
+def hide(monkeypatch, *modules):
+    """Let modules be missing."""
     find_spec = compat.importlib.util.find_spec
     monkeypatch.setattr(
         compat.importlib.util, 'find_spec', lambda name, package=None:
-        None if name == module else find_spec(name, package))
+        None if name in modules else find_spec(name, package))
+
+
+@pytest.mark.parametrize('module', ['mmengine', 'mmcv', 'mmseg'])
+def test_a_missing_library_is_one_line_that_says_what_to_install(
+        monkeypatch, rows, module):
+    hide(monkeypatch, module)
     with pytest.raises(compat.StackError) as caught:
         compat.check_stack()
     message = str(caught.value)
-    low, high, _ = compat.REQUIREMENTS[module]
+    low, high, install = rows[module]
     assert '\n' not in message
     assert f'needs {module} (>= {low}, < {high}), which is not' in message
     assert f'pip install {install}' in message
+
+
+@pytest.mark.parametrize('there, missing, install', [
+    ((), 'mmengine', 'mmengine==0.10.7'),
+    ((), 'mmcv', 'mmcv-lite==2.1.0'),
+    ((), 'mmseg', 'mmsegmentation==1.2.2 ftfy regex'),
+    (('onedl-mmcv', ), 'mmengine', 'onedl-mmengine==0.10.12'),
+    (('onedl-mmsegmentation', ), 'mmcv', 'onedl-mmcv==2.3.6'),
+    (('onedl-mmengine', 'onedl-mmcv'), 'mmseg', 'onedl-mmsegmentation==1.4.2'),
+])
+def test_a_missing_library_completes_the_family_that_is_there(
+        monkeypatch, there, missing, install):
+    hide(monkeypatch, missing)
+    monkeypatch.setattr(compat, '_distribution_exists', there.__contains__)
+    assert compat.requirement(missing)[2].startswith(install)
 
 
 @pytest.mark.parametrize('module, version', [
     ('mmengine', '0.7.0'),
     ('mmengine', '1.0.0'),
     ('mmcv', '1.7.2'),
-    ('mmcv', '2.2.0'),
+    ('mmcv', '3.0.0'),
     ('mmseg', '0.30.0'),
     ('mmseg', '2.0.0'),
 ])
 def test_a_version_out_of_range_is_one_line_with_the_accepted_ones(
-        monkeypatch, module, version):
+        monkeypatch, rows, module, version):
     monkeypatch.setattr(sys.modules[module], '__version__', version)
     with pytest.raises(compat.StackError) as caught:
         compat.check_stack()
     message = str(caught.value)
-    low, high, install = compat.REQUIREMENTS[module]
+    low, high, install = rows[module]
     assert '\n' not in message
     assert f'{module} >= {low}, < {high}, found {version}' in message
     assert f'pip install {install}' in message
 
 
-@pytest.mark.parametrize('module, version', [
-    ('mmengine', '0.7.1'),
-    ('mmcv', '2.0.0rc4'),
-    ('mmcv', '2.1.0'),
-    ('mmseg', '1.0.0'),
+def test_the_lowest_versions_are_accepted(rows):
+    assert compat.check_stack() is None
+
+
+@pytest.mark.parametrize('there, module, version, accepted', [
+    ((), 'mmcv', '2.1.0', True),
+    ((), 'mmcv', '2.2.0', False),
+    (('onedl-mmcv', ), 'mmcv', '2.3.6', True),
+    (('onedl-mmcv', ), 'mmcv', '2.1.0', False),
+    (('onedl-mmcv', ), 'mmseg', '1.2.2', True),
+    (('onedl-mmsegmentation', ), 'mmseg', '1.2.2', False),
 ])
-def test_a_version_in_range_is_accepted(monkeypatch, module, version):
-    monkeypatch.setattr(sys.modules[module], '__version__', version)
-    assert compat.check_stack() is None
+def test_each_library_has_the_range_of_its_own_family(
+        monkeypatch, there, module, version, accepted):
+    monkeypatch.setattr(compat, '_distribution_exists', there.__contains__)
+    low, high, _ = compat.requirement(module)
+    assert (Version(low) <= Version(version) < Version(high)) == accepted
 
 
-def test_the_maintained_fork_has_its_own_range_of_mmcv(monkeypatch):
-    monkeypatch.setattr(compat, '_distribution_exists',
-                        lambda name: name == 'onedl-mmcv')
-    monkeypatch.setattr(mmcv, '__version__', '2.3.6')
-    assert compat.check_stack() is None
-    monkeypatch.setattr(mmcv, '__version__', '3.0.0')
-    with pytest.raises(compat.StackError, match='>= 2.0.0, < 3.0.0, found 3.0.0'):
-        compat.check_stack()
+# --- What the fork prints ----------------------------------------------------
+
+
+def test_the_import_prints_nothing(root, tmp_path):
+    assert run_script(root, tmp_path, 'import mmseg_encstdc') == []
+
+
+def test_only_the_notices_are_left_out_of_what_is_printed(capsys):
+    with compat._without_notices():
+        print(compat.NOTICES[0])
+        print('kept')
+    assert capsys.readouterr().out == 'kept\n'
 
 
 # --- Checkpoints -------------------------------------------------------------
@@ -381,6 +435,27 @@ def test_mmengine_loads_the_training_checkpoint_it_saved(tmp_path, own_globals):
     resumed = MessageHub('test_compat_resumed')
     resumed.load_state_dict(checkpoint['message_hub'])
     assert_same_hub(resumed.state_dict(), hub)
+
+
+@weights_only_is_default
+def test_mmengine_does_not_run_what_a_checkpoint_says(tmp_path, own_globals):
+    from mmengine.runner.checkpoint import CheckpointLoader
+    path, marker = str(tmp_path / 'hostile.pth'), tmp_path / 'marker'
+    torch.save(chain_to_eval(marker), path)
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_a_loader_with_a_second_try_loses_it(monkeypatch):
+    from mmengine.runner import checkpoint
+    def twice(file, map_location=None, weights_only=None):
+        raise AssertionError
+    monkeypatch.setattr(checkpoint, '_safe_torch_load', twice, raising=False)
+    compat.keep_checkpoints_safe()
+    loaded = checkpoint._safe_torch_load(
+        io.BytesIO(saved(torch.ones(2))), map_location='meta')
+    assert loaded.device.type == 'meta'
 
 
 @weights_only_is_default

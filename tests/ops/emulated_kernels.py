@@ -133,7 +133,9 @@ def compile_library(target, sources, *flags):
 
 
 def compile_kernels(folder):
-    """The kernels of ops/, to be run here."""
-    sources = [*sorted(OPS.glob('*.cu')), OPS / 'encode.cpp',
-               EMULATION / 'harness.cpp']
-    return Kernels(compile_library(folder / 'kernels.so', sources))
+    """A library of the kernels of ops/, to be run here."""
+    sources = [*sorted(OPS.glob('*.cu')),
+               *sorted(file for file in OPS.glob('*.cpp')
+                       if file.name != 'binding.cpp'),
+               *sorted(EMULATION.glob('*.cpp'))]
+    return compile_library(folder / 'kernels.so', sources)

@@ -417,7 +417,9 @@ def test_a_stop_leaves_what_was_measured(folder, patch, monkeypatch, capsys):
 
 
 def test_control_c_ends_the_tool_with_one_line(tmp_path):
-    script = ('import sys, record; from pathlib import Path; '
+    script = ('import signal, sys, record; from pathlib import Path; '
+              # Ignored from the start where the tests run in the background.
+              'signal.signal(signal.SIGINT, signal.default_int_handler); '
               'record.RESULTS = Path(sys.argv.pop(1)); '
               'import benchmark; benchmark.main()')
     tool = subprocess.Popen(

@@ -108,7 +108,7 @@ def test_no_jobs_are_too_few(jobs, programs, call):
 @pytest.mark.parametrize('words, before, after, says', [
     ([], NVCC, 'no program', 'nvcc cannot be run: OSError'),
     ([], NVCC, '#!/bin/sh\n', 'nvcc --list-gpu-arch names no architecture'),
-    ([], 'Used 168', 'Used no', 'nvcc reported no registers of encode_'),
+    ([], 'Used 168', 'Used no', 'nvcc reported no registers of cross_entropy_'),
     ([], 'TOP=', 'BOTTOM=', 'nvcc --dryrun names no toolkit (TOP=)'),
     (['--record'], 'release', 'edition', 'nvcc --version names no release'),
 ])
@@ -123,7 +123,8 @@ def test_what_does_not_compile_ends_with_what_the_compiler_said(programs, call):
     programs(nvcc=NVCC.replace('*)\n', '*) echo unknown type >&2; exit 1;\n'))
     with pytest.raises(SystemExit) as stopped:
         call('--arch', 90)
-    assert stopped.value.code.startswith('error: encode_bfloat16.cu for sm_90:\n')
+    assert stopped.value.code.startswith(
+        'error: cross_entropy_bfloat16.cu for sm_90:\n')
     assert 'unknown type' in stopped.value.code
     programs(nvcc=NVCC, gxx='#!/bin/sh\necho unknown type >&2; exit 1')
     with pytest.raises(SystemExit, match='error: binding.cpp:\nunknown type'):
@@ -142,10 +143,26 @@ def test_spills_and_plain_products_are_faults(
     assert 'encode_float32.cu' in capsys.readouterr().out
 
 
+def test_only_files_named_without_products_may_have_none():
+    row = dict(arch=90, spilled_bytes=0, tensor_core_instructions=0)
+    for name in ('encode_float32.cu', 'my_cross_entropy_float32.cu', 'other.cu'):
+        assert check_kernels.faults(dict(row, file=name)) == [
+            f'{name} for sm_90 has no tensor-core instructions']
+    for prefix in check_kernels.WITHOUT_PRODUCTS:
+        files = [file.name for file in (ROOT / 'ops').glob(f'{prefix}*.cu')]
+        assert files
+        for name in files:
+            assert check_kernels.faults(dict(row, file=name)) == []
+            spilling = dict(row, file=name, spilled_bytes=8)
+            assert check_kernels.faults(spilling) == [
+                f'{name} for sm_90 spills 8 bytes']
+
+
 def test_a_record_names_the_release(programs, call, tmp_path):
     call('--record', '--arch', 80)
     result = json.loads((tmp_path / 'results' / 'kernels.json').read_text())
-    assert result['nvcc'] == '13.0' and len(result['files']) == 3
+    assert result['nvcc'] == '13.0'
+    assert len(result['files']) == len(list((ROOT / 'ops').glob('*.cu')))
 
 
 def test_a_record_that_cannot_be_written_is_known_first(
