@@ -6,11 +6,13 @@
 # make kernels   compile the CUDA kernels for every architecture
 # make docs-check   run every command of README and docs
 # ARGS=... are arguments of the demo, the tests or the check of the documents.
+# make mim-check   every mim command on every kind of install, in a new environment
 # TORCH=... are the words that pip gets for PyTorch, VENV=... the environment,
 # STACK=fork or STACK=full lets any of these use another stack.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 STACK ?= stack
+MIM ?= openmim==0.3.9
 VENV ?= .venv$(filter-out -stack,-$(STACK))
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -22,7 +24,7 @@ STACK_FLAGS_full := --no-cache-dir --no-build-isolation
 STACK_FLAGS_fork := --no-cache-dir
 STACK_MODULE_full := , mmcv._ext
 
-.PHONY: demo test test-fork test-full lint kernels docs-check setup
+.PHONY: demo test test-fork test-full lint kernels docs-check mim-check setup
 
 demo: setup
 	$(PY) tools/demo.py $(ARGS)
@@ -44,6 +46,14 @@ kernels: setup
 
 docs-check: setup $(VENV)/.test
 	$(PY) tools/docs_check.py $(ARGS)
+
+# openmim's own requirements would replace some of the stack's; see mim.txt.
+mim-check:
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(MAKE) setup VENV="$$folder" && \
+	"$$folder/bin/python" -m pip install -q -r requirements/mim.txt && \
+	"$$folder/bin/python" -m pip install -q --no-deps $(MIM) && \
+	"$$folder/bin/python" tests/mim_commands.py "$$folder/bin/python"
 
 setup: $(VENV)/.stack
 

@@ -8,17 +8,28 @@ asked for.
 
 They are built for the GPUs that are visible, for TORCH_CUDA_ARCH_LIST where it
 is set, and without either for :data:`ARCHITECTURES`.
+
+mim looks for configs, tools and model-index.yml in mmseg_encstdc/.mim. An
+install gets copies there (:class:`BuildPy`); an editable one gets links in the
+checkout, and metadata that lead mim to them (:class:`EditableWheel`).
 """
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.command.develop import develop
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = ('*.cpp', '*.cu')
 HEADERS = ('*.h', '*.cuh')
+# What mim looks for, and what the tools need beside them.
+FOR_MIM = ('configs', 'tools', 'model-index.yml', 'benchmarks', 'ops')
+MIM = Path('mmseg_encstdc', '.mim')
 # Compute capabilities, and the CUDA that knows them.
 ARCHITECTURES = {'8.0': (11, 0), '8.6': (11, 1), '8.9': (11, 8),
                  '9.0': (11, 8), '10.0': (12, 8)}
@@ -32,9 +43,80 @@ def version() -> str:
 
 def packages() -> list:
     """Named, because ops, configs and tools beside it are none."""
-    folders = (ROOT / 'mmseg_encstdc').glob('**/__init__.py')
-    return sorted(
-        '.'.join(f.parent.relative_to(ROOT).parts) for f in folders)
+    files = (ROOT / 'mmseg_encstdc').glob('**/__init__.py')
+    folders = [file.parent.relative_to(ROOT) for file in files]
+    return sorted('.'.join(folder.parts) for folder in folders
+                  if MIM.name not in folder.parts)
+
+
+class BuildPy(build_py):
+    """The modules, and copies for mim beside them."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            copy_for_mim(Path(self.build_lib) / MIM)
+
+    def get_outputs(self, include_bytecode=1):
+        outputs = super().get_outputs(include_bytecode)
+        if self.editable_mode:
+            return outputs
+        copies = (Path(self.build_lib) / MIM).rglob('*')
+        return outputs + [str(file) for file in copies if file.is_file()]
+
+
+class Develop(develop):
+    """Legacy: the checkout is on sys.path, and mim finds the links in it."""
+
+    def run(self):
+        link_for_mim(ROOT / MIM)
+        super().run()
+
+
+class EditableWheel(editable_wheel):
+    """Metadata that lead mim to the checkout.
+
+    mim looks in the site-packages, where the wheel is unpacked, for the first
+    name of top_level.txt. A folder of that name there would hide the package
+    from Python, and a wheel holds no links, so that copies in it would miss
+    every edit. A path as that name leads out of site-packages; the second name
+    is for everyone else.
+    """
+
+    def run(self):
+        link_for_mim(ROOT / MIM)
+        super().run()
+
+    def _create_wheel_file(self, bdist_wheel):
+        (Path(self.dist_info_dir) / 'top_level.txt').write_text(
+            f'{ROOT / MIM.parent}\n{MIM.parent}\n', encoding='utf-8')
+        return super()._create_wheel_file(bdist_wheel)
+
+
+def copy_for_mim(folder: Path) -> None:
+    """Fill a folder with copies; what an earlier build left there goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    unwanted = shutil.ignore_patterns('__pycache__', '*.py[cod]', '*.so')
+    folder.mkdir(parents=True)
+    for source in (ROOT / name for name in FOR_MIM):
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=unwanted)
+        else:
+            shutil.copy2(source, folder)
+
+
+def link_for_mim(folder: Path) -> None:
+    """Fill a folder with links, or with copies where links cannot be made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        for name in FOR_MIM:
+            (folder / name).symlink_to(
+                os.path.relpath(ROOT / name, folder), (ROOT / name).is_dir())
+    except OSError as error:
+        say(f'no links in {folder} ({error}), so it gets copies: install again '
+            'after an edit of configs or tools')
+        copy_for_mim(folder)
 
 
 def extension() -> dict:
@@ -121,4 +203,10 @@ def say(line: str) -> None:
     print(f'mmseg_encstdc: {line}')
 
 
-setup(version=version(), packages=packages(), **extension())
+def commands(more: dict) -> dict:
+    """Arguments of setup() with the commands of this file added."""
+    ours = dict(build_py=BuildPy, develop=Develop, editable_wheel=EditableWheel)
+    return {**more, 'cmdclass': {**ours, **more.get('cmdclass', {})}}
+
+
+setup(version=version(), packages=packages(), **commands(extension()))

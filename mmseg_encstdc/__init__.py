@@ -33,6 +33,7 @@ from . import (  # noqa: E402
     losses,
     segmentors,
 )
+from .config_files import config_file  # noqa: E402, F401
 
 # Stock entries, with the same arguments, state-dict keys and numbers.
 REPLACED = (

@@ -28,7 +28,7 @@ from packaging.version import Version
 __all__ = [
     'OVERRIDE', 'StackError', 'check_stack', 'requirement', 'prepare',
     'replaces_stock', 'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
-    'keep_checkpoints_safe', 'restricted_getattr',
+    'find_own_configs', 'keep_checkpoints_safe', 'restricted_getattr',
     'tracing_exporter'
 ]
 
@@ -115,6 +115,7 @@ def prepare() -> None:
         importlib.import_module('mmseg.datasets')
     allow_own_checkpoints()
     keep_checkpoints_safe()
+    find_own_configs()
 
 
 @contextlib.contextmanager
@@ -332,6 +333,34 @@ def tracing_exporter() -> dict:
     """
     known = inspect.signature(torch.onnx.export).parameters
     return dict(dynamo=False) if 'dynamo' in known else {}
+
+
+# --- Configs as 'mmseg_encstdc::NAME.py' --------------------------------------
+
+
+def find_own_configs() -> None:
+    """Let ``_base_`` name a config of this package: ``mmseg_encstdc::NAME.py``.
+
+    MMEngine looks up the packages of a table of its own, takes names in a
+    folder only, and finds none in a checkout that is merely on the path. What
+    such a config defines is looked up in MMSegmentation's registries, whatever
+    the inheriting one has as its default scope.
+    """
+    from mmengine.config import Config
+
+    from .config_files import config_file
+    stock = Config._get_cfg_path
+    if getattr(stock, 'finds', None) == __package__:
+        return
+
+    def get_cfg_path(cfg_path, filename):
+        package, mark, name = cfg_path.partition('::')
+        if mark and package == __package__:
+            return config_file(name), 'mmseg'
+        return stock(cfg_path, filename)
+
+    get_cfg_path.finds = __package__
+    Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 # --- Logging -----------------------------------------------------------------

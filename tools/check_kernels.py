@@ -32,6 +32,8 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 except KeyboardInterrupt:
     sys.exit(130)
+if ROOT.name == '.mim':  # installed: results are for whoever measures
+    record.RESULTS = Path('work_dirs/benchmark')
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100)
 TENSOR_CORES = 80  # from here on they take bfloat16 and tf32

@@ -1,0 +1,117 @@
+"""Configs of this package as bases of configs that lie elsewhere."""
+import os
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+import mmseg_encstdc
+from mmseg_encstdc import compat
+from mmseg_encstdc.engine import cli
+from mmseg_encstdc.errors import InputError
+
+LOCAL = 'local_scenes.py'
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config of a user; returns its path."""
+    def write(*lines):
+        path = tmp_path / 'mine.py'
+        path.write_text('\n'.join(lines) + '\n')
+        return str(path)
+    return write
+
+
+def without_scope(value):
+    """A config as plain values, without the scopes of inherited ones."""
+    if isinstance(value, dict):
+        return {key: without_scope(inner) for key, inner in value.items()
+                if key != '_scope_'}
+    if isinstance(value, (list, tuple)):
+        return [without_scope(inner) for inner in value]
+    return value
+
+
+def in_fresh_process(code, path, root):
+    """What a new Python prints that was started outside the checkout."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code, path],
+        cwd=os.path.dirname(path), env={'PYTHONPATH': str(root), 'PATH': ''},
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize('name', [
+    LOCAL, 'encnet_r50_ade.py', 'stdc1_camvid.py', './encnet_r18_scenes.py'])
+def test_the_tools_read_a_base_by_the_package(write, root, name):
+    path = write(f"_base_ = 'mmseg_encstdc::{name}'")
+    theirs, ours = cli.load_config(path), Config.fromfile(root / 'configs' / name)
+    assert without_scope(theirs.to_dict()) == without_scope(ours.to_dict())
+
+
+def test_values_override_and_can_be_taken_from_the_base(write):
+    path = write(f"_base_ = ['mmseg_encstdc::{LOCAL}']",
+                 'model = dict(decode_head=dict(num_classes=3))',
+                 'train_pipeline = _base_.train_pipeline',
+                 "work = _base_.data_root + '/mine'")
+    config = cli.load_config(path)
+    assert config.model.decode_head.num_classes == 3
+    assert config.train_pipeline[0].type == 'LoadSegImage'
+    assert config.work == 'data/scenes/mine'
+
+
+def test_under_another_scope_the_network_is_found(write):
+    path = write(f"_base_ = 'mmseg_encstdc::{LOCAL}'",
+                 "default_scope = 'mmpretrain'")
+    config = cli.load_config(path)
+    assert config.model['_scope_'] == 'mmseg'
+    assert MODELS.build(config.model).decode_head.num_classes == 14
+
+
+def test_after_the_import_mmengine_reads_it(write, root):
+    path = write(f"_base_ = 'mmseg_encstdc::{LOCAL}'")
+    code = ('import sys, mmseg_encstdc; from mmengine.config import Config; '
+            'print(Config.fromfile(sys.argv[1]).model.decode_head.num_classes)')
+    assert in_fresh_process(code, path, root)[-1] == '14'
+
+
+def test_elsewhere_a_base_that_imports_the_package_is_read(write, root):
+    path = write("_base_ = __import__('mmseg_encstdc').config_file(",
+                 f"    '{LOCAL}')")
+    code = ('import sys; from mmengine.config import Config; '
+            "print('mmseg_encstdc' in sys.modules); "
+            'print(Config.fromfile(sys.argv[1]).model.decode_head.num_classes)')
+    said = in_fresh_process(code, path, root)
+    assert (said[0], said[-1]) == ('False', '14')
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(write):
+    path = write("_base_ = 'mmseg_encstdc::encnet_r51_ade.py'")
+    with pytest.raises(InputError, match='r51_ade.py.* encnet_r50_ade.py'):
+        cli.load_config(path)
+    with pytest.raises(FileNotFoundError, match='there are: none'):
+        mmseg_encstdc.config_file('nowhere/encnet_r50_ade.py')
+
+
+def test_other_packages_are_left_to_mmengine(write):
+    find_own_configs, stock = compat.find_own_configs, Config._get_cfg_path
+    find_own_configs()  # a second time
+    assert Config._get_cfg_path is stock
+    with pytest.raises(ValueError, match='specify the package name'):
+        Config.fromfile(write("_base_ = 'mmseg::encnet.py'"))
+
+
+def test_the_configs_of_an_install_come_first(monkeypatch, tmp_path):
+    from mmseg_encstdc import config_files
+    package = tmp_path / 'mmseg_encstdc'
+    monkeypatch.setattr(config_files, 'PACKAGE', package)
+    with pytest.raises(FileNotFoundError, match='has no configs'):
+        config_files.config_folder()
+    for folder in (tmp_path / 'configs', package / '.mim' / 'configs'):
+        (folder / '_base_').mkdir(parents=True)
+        (folder / '_base_' / 'default_runtime.py').touch()
+        assert config_files.config_folder() == folder
