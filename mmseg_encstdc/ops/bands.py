@@ -64,7 +64,7 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, normalisers: Tensor,
 
     A pixel gives grad * (softmax - [class is the label]), ignored ones nothing.
     """
-    grad_logits = torch.empty_like(logits)
+    grad_logits = logits.new_empty(logits.shape)
     for image, target in enumerate(labels):
         upsampling = _upsampling(logits[image], target.shape, align_corners)
         for band, bits in upsampling.bands():

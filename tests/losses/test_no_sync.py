@@ -6,7 +6,13 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_encstdc.heads import DetailHead, EncHead, SegHead
+from mmseg_encstdc.heads import (
+    DetailHead,
+    EncHead,
+    FCNHead,
+    SegHead,
+    STDCHead,
+)
 
 STEPS = 10
 CLASSES = 7
@@ -33,6 +39,13 @@ def seg_head(**loss_decode):
         align_corners=True, loss_decode=loss_decode)
 
 
+def fcn_head(sampler, class_weight=None):
+    return FCNHead(
+        in_channels=16, channels=8, num_convs=1, num_classes=CLASSES, norm_cfg=BN,
+        sampler=sampler,
+        loss_decode=dict(type='CrossEntropyLoss', class_weight=class_weight))
+
+
 HEADS = {
     'EncHead': lambda: enc_head(dict(type='SemanticEncodingLoss')),
     'SegHead, OHEM': lambda: seg_head(type='OhemCELoss'),
@@ -40,6 +53,14 @@ HEADS = {
         type='OhemCELoss', min_kept=500),
     'SegHead, cross entropy': lambda: seg_head(
         type='CrossEntropyLoss', avg_non_ignore=True),
+    'FCNHead, OHEMPixelSampler': lambda: fcn_head(
+        dict(type='OHEMPixelSampler', thresh=0.7, min_kept=500)),
+    'FCNHead, class weights': lambda: fcn_head(None, [1.] * CLASSES),
+    'STDCHead': lambda: STDCHead(
+        in_channels=16, channels=8, num_convs=1, num_classes=2, norm_cfg=BN,
+        align_corners=True, loss_decode=[
+            dict(type='CrossEntropyLoss', use_sigmoid=True),
+            dict(type='DiceLoss')]),
     'DetailHead': lambda: DetailHead(16, 8, norm_cfg=BN),
 }
 

@@ -238,9 +238,11 @@ def test_autocast_changes_nothing(small_bands):
     assert all(torch.equal(*pair) for pair in zip(plain, cast))
 
 
-def test_the_operators_obey_the_rules_of_pytorch():
+@pytest.mark.parametrize('layout', [
+    torch.contiguous_format, torch.channels_last])
+def test_the_operators_obey_the_rules_of_pytorch(layout):
     logits, labels = draw((2, 4, 5, 6, 20, 21), dtype=torch.float32)
-    logits.requires_grad_()
+    logits = logits.contiguous(memory_format=layout).requires_grad_()
     torch.library.opcheck(torch.ops.mmseg_encstdc.upsampled_cross_entropy,
                           (logits, labels, False, IGNORE))
     losses, _, normalisers = torch.ops.mmseg_encstdc.upsampled_cross_entropy(
