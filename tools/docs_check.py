@@ -14,8 +14,12 @@ block, one a line, say what it needs:
     <!-- docs-check: replace iter_600 with iter_4 -->
     <!-- docs-check: file configs/street.py --> a python block that is a file
     <!-- docs-check: minutes 20 -->            instead of --minutes
+    <!-- docs-check: new environment -->       for installs; with a name after it,
+                                               shared by blocks of the document
 
-What needs something that is there is run; nothing else is left out.
+What needs something that is there is run; nothing else is left out. Commands that
+install have to be marked, so that this environment stays as it is: the new one sees
+its packages, and what is installed lies before them.
 """
 import argparse
 import os
@@ -27,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -34,7 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r'<!-- docs-check: (.*?) *-->$')
 FENCE = re.compile(r'^( *)```(\S*)$')
 LOOKALIKES = ('sh', 'shell', 'console', 'zsh', 'py', 'python3')
-TRAININGS = re.compile(r'tools/(train\.py|dist_train\.sh|slurm_train\.sh)')
+TRAININGS = re.compile(
+    r'mim train|tools/(train\.py|dist_train\.sh|slurm_train\.sh)')
+INSTALLS = re.compile(r'\b(pip|mim) (un)?install\b')
 
 
 class DocumentError(ValueError):
@@ -93,6 +100,10 @@ def block(document: str, start: int, end: int, lines: List[str],
                             '```bash or ```python, which are run')
     if language in ('bash', 'python'):
         code = '\n'.join(line[len(indent):] for line in lines[start + 1:end])
+        if INSTALLS.search(code) and not any(
+                mark.startswith('new environment') for mark in marks):
+            raise DocumentError(f'{document}:{start + 1} installs; mark it '
+                                '<!-- docs-check: new environment -->')
         yield Block(document, start + 2, language, code + '\n', marks)
 
 
@@ -106,6 +117,7 @@ def check_mark(mark: str, place: str) -> str:
         'replace': re.fullmatch(r'.+ with .+', rest),
         'file': re.fullmatch(r'[^/\s]\S*', rest) and '..' not in rest,
         'minutes': re.fullmatch(r'[1-9]\d*', rest),
+        'new': re.fullmatch(r'environment( \w+)?', rest),
     }
     if not known.get(word):
         raise DocumentError(f'{place} has the docs-check marker "{mark}", '
@@ -206,11 +218,29 @@ def copy_checkout(root: Path, target: Path, needed: List[str]) -> None:
 # --- Running -----------------------------------------------------------------
 
 
-def environment(copy: Path) -> Dict[str, str]:
-    """Of every command: this Python first on PATH, no other package."""
+def new_environment(copy: Path, name: str) -> Path:
+    """An environment beside the copy, made once for a name.
+
+    It finds the packages of this one after its own, so that PyTorch is there.
+    """
+    folder = copy.parent / f'environment-{re.sub("[^A-Za-z0-9]", "-", name)}'
+    if not folder.exists():
+        venv.create(folder, with_pip=True)
+        inner = folder / 'lib' / 'python{}.{}'.format(*sys.version_info)
+        ours = [path for path in sys.path if path.endswith('site-packages')]
+        (inner / 'site-packages' / 'outer.pth').write_text('\n'.join(ours))
+    return folder
+
+
+def environment(of: Block, copy: Path) -> Dict[str, str]:
+    """Of the commands of a block: its Python first on PATH, no other package."""
     env = {k: v for k, v in os.environ.items()
            if k not in ('PYTHONPATH', 'MAKEFLAGS', 'MAKELEVEL', 'VENV')}
-    path = f'{copy / ".venv" / "bin"}{os.pathsep}{env.get("PATH", "")}'
+    first = copy / '.venv'
+    for mark in of.marked('new'):
+        name = mark[len('environment '):] or of.line
+        first = new_environment(copy, f'{of.document}-{name}')
+    path = f'{first / "bin"}{os.pathsep}{env.get("PATH", "")}'
     return {**env, 'PATH': path}
 
 
@@ -236,8 +266,8 @@ def execute(words: List[str], copy: Path, env: dict, limit: float
 class Shell:
     """Commands one by one, with the folder and variables of those before."""
 
-    def __init__(self, copy: Path):
-        self.copy, self.env = copy, environment(copy)
+    def __init__(self, of: Block, copy: Path):
+        self.copy, self.env = copy, environment(of, copy)
         self.folder = Path(tempfile.mkdtemp(prefix='docs_check_shell_'))
         (self.folder / 'pwd').write_text(str(copy))
         (self.folder / 'env').write_text('')
@@ -260,7 +290,8 @@ def write_file(of: Block, copy: Path) -> Tuple[str, list]:
     (copy / path).write_text(of.text)
     check = f'compile(open({path!r}).read(), {path!r}, "exec")'
     if re.search(r'^_base_ ?=', of.text, re.M):
-        check = f'from mmengine.config import Config; Config.fromfile({path!r})'
+        check = ('import mmseg_encstdc; from mmengine.config import Config; '
+                 f'Config.fromfile({path!r})')
     return f'[file {path}]', ['python', '-c', check]
 
 
@@ -286,7 +317,7 @@ def run_block(of: Block, root: Path, copy: Path, minutes: float) -> dict:
     need = unmet(of, root)
     counts = dict(ran=0, skipped=0, failed=0)
     limit = 60 * float((of.marked('minutes') or [minutes])[0])
-    shell = Shell(copy)
+    shell = Shell(of, copy)
     for line, shown, run in steps(of, copy, shell):
         place = f'{of.document}:{line}'
         if need:

@@ -41,6 +41,7 @@ def test_markers_belong_to_the_next_block_alone():
     ('<!-- docs-check: needs patience -->\n```bash\n```', 'marker "needs pat'),
     ('<!-- docs-check: needs data -->\n```bash\n```', 'x.md:1 has the'),
     ('<!-- docs-check: needs data ../../x -->\n```bash\n```', 'unknown'),
+    ('```bash\npip install x\n```', 'x.md:1 installs; mark it'),
     ('<!-- docs-check: skip -->\n```bash\n```', 'marker "skip", which is unk'),
     ('<!-- docs-check: file ../x -->\n```bash\n```', 'unknown'),
     ('<!-- docs-check: needs gpu -->\ntext\n', 'x.md:2 is no block'),
@@ -89,6 +90,7 @@ def copy(tmp_path):
     """An empty checkout with this environment."""
     import sys
     (tmp_path / '.venv').symlink_to(sys.prefix)
+    (tmp_path / 'mmseg_encstdc').symlink_to(ROOT / 'mmseg_encstdc')
     return tmp_path
 
 
@@ -110,6 +112,17 @@ def test_a_failure_ends_its_block_and_shows_the_output(copy, capsys):
     printed = capsys.readouterr().out
     assert 'FAILED x.md:1' in printed and 'exit code 1' in printed
     assert '    why' in printed
+
+
+def test_installs_have_an_environment_of_their_own(tmp_path):
+    checkout = tmp_path / 'checkout'
+    checkout.mkdir()
+    block = one('python -c "import sys, torch; open(\'where\', \'w\')'
+                '.write(sys.prefix)"', marks=('new environment own', ))
+    for _ in range(2):  # made once
+        assert tool.run_block(block, tmp_path, checkout, 2)['failed'] == 0
+    where = (checkout / 'where').read_text()
+    assert where == str(tmp_path / 'environment-x-md-own')
 
 
 def test_time_is_limited(copy, capsys):
