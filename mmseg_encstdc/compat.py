@@ -146,10 +146,23 @@ def replaces_stock() -> bool:
 
 @functools.cache
 def say_once(message: str) -> None:
-    """One INFO line of the main process; its workers say nothing."""
-    if multiprocessing.current_process().name == 'MainProcess':
-        from mmengine.logging import print_log  # after check_stack
-        print_log(message, logger='current', level=logging.INFO)
+    """One INFO line of the first process; others and workers say nothing.
+
+    Not by MMEngine's logger: one that is made before a process knows its rank
+    lets every rank speak, from then on.
+    """
+    first = os.environ.get('RANK', '0') == '0'
+    if not first or multiprocessing.current_process().name != 'MainProcess':
+        return
+    logger = logging.getLogger(__package__)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler(sys.stdout)  # as MMEngine's
+        handler.setFormatter(logging.Formatter(
+            '%(asctime)s - %(name)s - %(levelname)s - %(message)s', '%m/%d %H:%M:%S'))
+        logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    logger.info(message)
 
 
 def _distribution_exists(name: str) -> bool:

@@ -23,7 +23,8 @@ class Shape(NamedTuple):
         """
         words = text.split('x')
         if len(words) == 3 and all(
-                word.isdecimal() and len(word) <= 5 for word in words):
+                word.isascii() and word.isdecimal() and len(word) <= 5
+                for word in words):
             shape = cls(*map(int, words))
             if 1 <= min(shape) and max(shape) <= LARGEST:
                 return shape

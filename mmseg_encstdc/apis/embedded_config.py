@@ -17,6 +17,8 @@ from ..errors import InputError
 
 __all__ = ['embedded_config']
 
+SCOPES = ('mmseg', 'mmengine')
+PICKLES = ('.pkl', '.pickle', '.npy', '.npz')
 REMEDY = 'give the config that it was trained with as config='
 
 
@@ -37,7 +39,8 @@ def embedded_config(checkpoint: dict, path: str) -> Config:
         raise InputError(f'checkpoint {path} holds no config; {REMEDY}')
     try:
         values = {name: _value(node) for name, node in _assignments(text)}
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError,
+            ValueError) as error:
         raise InputError(f'the config in checkpoint {path} is more than plain '
                          f'values ({error}); {REMEDY}') from error
     _check_imports(values.get('custom_imports') or {}, path)
@@ -51,7 +54,12 @@ def embedded_config(checkpoint: dict, path: str) -> Config:
             raise InputError(
                 f'the config in checkpoint {path} has the type {unknown[0]}, '
                 f'which is not registered; {REMEDY}')
-    return Config(values)
+    _check_scopes_and_files(values, path)
+    try:
+        return Config(values)
+    except (KeyError, TypeError, ValueError) as error:  # a reserved name
+        raise InputError(f'the config in checkpoint {path} cannot be read '
+                         f'({error}); {REMEDY}') from error
 
 
 def _assignments(text: str) -> Iterator[tuple]:
@@ -112,9 +120,43 @@ def _types(value: Any) -> Iterator[str]:
             yield from _types(item)
 
 
+def _check_scopes_and_files(values: dict, path: str) -> None:
+    """Refuse what would make building import a module or read a pickle.
+
+    A scope is a module that MMEngine imports; ``class_weight`` may be the name or
+    the address of a file that MMSegmentation unpickles.
+    """
+    scopes = [values.get('default_scope', 'mmseg')]
+    scopes += [value for key, value in _items(values) if key == '_scope_']
+    for key, value in _items(values['model']):
+        unpickles = key == 'class_weight' or isinstance(value, str) and (
+            value.lower().split('?')[0].endswith(PICKLES))
+        if unpickles and isinstance(value, str):
+            raise InputError(f'the config in checkpoint {path} names the file '
+                             f'{value} as {key}, which would be read; {REMEDY}')
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise InputError(
+                f'the config in checkpoint {path} has the scope {scope!r}, which '
+                f'is none of {", ".join(SCOPES)}; {REMEDY}')
+
+
+def _items(value: Any) -> Iterator[tuple]:
+    """(key, value) of every dict at any depth."""
+    if isinstance(value, dict):
+        yield from value.items()
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _items(item)
+
+
 def _check_imports(custom: dict, path: str) -> None:
     """Modules are for the user to import, not for a file to choose."""
-    names = custom.get('imports') or []
+    names = custom.get('imports') or [] if isinstance(custom, dict) else None
+    if not isinstance(names, (str, list, tuple)):
+        raise InputError(f'the config in checkpoint {path} has custom_imports '
+                         f'that name no modules; {REMEDY}')
     for name in [names] if isinstance(names, str) else names:
         if name not in sys.modules:
             raise InputError(

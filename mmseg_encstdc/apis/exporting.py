@@ -136,6 +136,9 @@ def export_onnx(model: nn.Module, path: Union[str, os.PathLike],
     """
     _check_arguments(shape, opset)
     graph, path = Graph(model, labels, preprocess), Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f'{path} cannot be written: the folder {path.parent} does '
+                         'not exist')
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / 'part.onnx'
         _write(graph, part, shape, dynamic, opset)
@@ -204,7 +207,7 @@ def _image(graph: Graph, shape: Tuple[int, int, int]) -> Tensor:
 def _compare(graph: Graph, path: Path, shapes: list) -> dict:
     """What the file and the network's own inference make of random images."""
     run, by = _runner(path)
-    difference, largest = 0., None
+    differences, sizes = [], []
     for shape in shapes:
         image = _image(graph, shape)
         with torch.no_grad(), warnings.catch_warnings():
@@ -215,10 +218,13 @@ def _compare(graph: Graph, path: Path, shapes: list) -> dict:
             raise ExportError(f'the file gives {found.shape} where PyTorch '
                               f'gives {expected.shape}')
         if graph.labels:
-            difference = max(difference, float((found != expected).mean()))
+            differences.append(float((found != expected).mean()))
             continue
-        largest = max(largest or 0., float(np.abs(expected).max()))
-        difference = max(difference, float(np.abs(found - expected).max()))
+        sizes.append(float(np.abs(expected).max()))
+        differences.append(float(np.abs(found - expected).max()))
+    # Unlike Python's max, NumPy's hands NaN on.
+    difference = float(np.max(differences))
+    largest = float(np.max(sizes)) if sizes else None
     if not difference <= TOLERANCE * (1 if largest is None else largest):
         raise ExportError(
             f'the file differs from PyTorch by {difference:.2g}, at shapes '

@@ -131,7 +131,12 @@ def _fill(model: nn.Module, state: dict) -> None:
 def _dataset_meta(cfg: Config, content: Optional[dict], origin: str) -> dict:
     """Classes and palette of the checkpoint, or of the config's test set."""
     meta = (content or {}).get('meta', {})
-    found = dict(meta.get('dataset_meta') or {})
+    found = meta.get('dataset_meta') or {}
+    if not isinstance(found, dict) or not isinstance(
+            found.get('classes', ()), (list, tuple)):
+        raise InputError(f'checkpoint of config {origin} has a dataset_meta '
+                         'without a list of classes')
+    found = dict(found)
     if not found and 'CLASSES' in meta:  # of MMSegmentation 0.x
         found = dict(classes=meta['CLASSES'], palette=meta.get('PALETTE'))
     if not found:

@@ -67,6 +67,9 @@ def predict(model: nn.Module, images: Any, rgb: bool = False,
         for image, name in zip(images, names):
             _check_image(image, name)
         return [one(image, name) for image, name in zip(images, names)]
+    if _is_path(images) and not os.fspath(images):
+        raise InputError('the path of the images is empty; give an image or a '
+                         'folder')
     if _is_path(images) and Path(images).is_dir():
         return ((path, one(path)) for path in find_images(images))
     return one(images)

@@ -97,6 +97,12 @@ def read_checkpoint(path: str) -> dict:
             isinstance(checkpoint.get(k), dict) for k in ('state_dict', 'meta')):
         raise InputError(f'{path} is no checkpoint of MMEngine: it needs the '
                          'dictionaries state_dict and meta')
+    for name, value in checkpoint['state_dict'].items():
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor)
+                and value.layout == torch.strided and not value.is_quantized
+                and value.device.type == 'cpu'):
+            raise InputError(f'checkpoint {path} has {name!r} in its state_dict, '
+                             'which is no plain tensor')
     return checkpoint
 
 

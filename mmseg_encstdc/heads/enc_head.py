@@ -18,7 +18,8 @@ class EncHead(StockEncHead):
     builds the same network, with the same state-dict keys and numbers; the
     Encoding layer needs a fraction of its time and memory, the losses hold no
     logits at the size of the labels, and the semantic encoding target needs no
-    loop over the batch.
+    loop over the batch. Ignored pixels make no class present, also where the
+    ignored id is a class.
 
     Args:
         num_codes (int): K, number of codewords. Default: 32.

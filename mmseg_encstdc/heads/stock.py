@@ -38,6 +38,8 @@ class STDCHead(StockSTDCHead):
     def loss_by_feat(self, seg_logits: Tensor,
                      batch_data_samples: List) -> dict:
         """Losses against the edges of the label maps, see :meth:`edges`."""
+        if not 0 <= self.boundary_threshold < 1:  # cuts of 0 and 1 differ there
+            return super().loss_by_feat(seg_logits, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         edges = self.edges(labels)
         if self._takes_shares():
@@ -54,6 +56,8 @@ class STDCHead(StockSTDCHead):
         """
         losses = self.loss_decode
         losses = losses if isinstance(losses, nn.ModuleList) else [losses]
+        if self.ignore_index in (0, 1, None):  # one of the shares, not a class
+            return False
         return self.out_channels == 2 and self.sampler is None and all(
             type(loss) is DiceLoss or
             type(loss) is CrossEntropyLoss and loss.use_sigmoid

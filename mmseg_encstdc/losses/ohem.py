@@ -30,6 +30,8 @@ def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
     Returns:
         Tensor: a scalar.
     """
+    if losses.numel() == 0:
+        return losses.sum()
     min_kept = min(max(min_kept, 1), losses.numel())
     weights, kept = _selection(losses.detach(), threshold, min_kept)
     return (weights * losses).sum() / kept
@@ -107,8 +109,8 @@ class OhemCELoss(DecodeLoss):
             Tensor: a scalar.
         """
         losses = F.cross_entropy(
-            pred.float(), label, ignore_index=ignore_index,
-            reduction='none')  # (B, H, W)
+            pred.to(torch.promote_types(pred.dtype, torch.float32)), label,
+            ignore_index=ignore_index, reduction='none')  # (B, H, W)
         return self.of_map(losses, label, pred.size(1), ignore_index, weight)
 
     def of_map(self,

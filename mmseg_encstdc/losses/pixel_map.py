@@ -71,6 +71,10 @@ def _mmseg_cross_entropy(loss: CrossEntropyLoss, losses: Tensor, labels: Tensor,
         weights = pixel_weights(
             loss.class_weight, labels, ignore_index, classes, losses)
         losses, count = losses * weights, weights.sum()
+        if not loss.avg_non_ignore and -classes <= ignore_index < classes:
+            # An ignored class counts in MMSegmentation's divisor.
+            count = count + (labels == ignore_index).sum() * float(
+                loss.class_weight[ignore_index])
     elif loss.avg_non_ignore:
         count = (labels != ignore_index).sum()
     if weight is not None:
@@ -93,5 +97,5 @@ def pixel_accuracy(hits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
         Tensor: (1, ), in [0, 100], as MMSegmentation logs it; 100 where all
         pixels are ignored.
     """
-    counted = (labels != ignore_index).sum() + EPS
+    counted = (labels.long() != ignore_index).sum() + EPS
     return ((hits.sum() + EPS) * (100. / counted)).unsqueeze(0)

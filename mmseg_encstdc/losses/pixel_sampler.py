@@ -54,6 +54,11 @@ class OHEMPixelSampler(StockOHEMPixelSampler):
                     loss(seg_logit, labels, weight=None,
                          ignore_index=self.context.ignore_index,
                          reduction_override='none') for loss in self._losses())
+                if losses.shape != labels.shape:
+                    raise ArgumentError(
+                        'OHEMPixelSampler without thresh needs losses of pixels, '
+                        'which a loss_decode of the head does not give; set '
+                        'thresh')
                 weights = self._largest(losses, labels)
             else:
                 weights = self._below_threshold(upsampled_cross_entropy(

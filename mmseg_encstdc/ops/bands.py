@@ -21,6 +21,7 @@ __all__ = ['backward', 'forward']
 
 LOG2_E = math.log2(math.e)
 BAND_BYTES = 1 << 20  # of the logits of a band
+MOST_ROWS = 256  # of a band, which bounds what its weights take
 
 
 def forward(logits: Tensor, labels: Tensor, align_corners: bool,
@@ -36,11 +37,12 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool,
 
     Returns:
         tuple[Tensor]: the losses; whether no class has a larger logit than the
-            label's (bool); and the logarithm to base 2 of the sum over classes,
-            for the backward pass. float32, for float64 logits float64.
+            label's (bool); and the logarithm of the sum of exponentials over the
+            classes, for the backward pass. float32, for float64 logits float64.
     """
     losses = _wide(logits).new_empty(labels.shape)
-    normalisers, hits = losses.clone(), losses.bool()
+    normalisers = torch.empty_like(losses)
+    hits = torch.empty_like(losses, dtype=torch.bool)
     for image, target in enumerate(labels):
         upsampling = _upsampling(logits[image], target.shape, align_corners)
         for band, bits in upsampling.bands():  # bits (r, C, W)
@@ -104,7 +106,10 @@ def _upsampling(logits: Tensor, size: torch.Size, align_corners: bool):
     one band there. (Nor would a product do, which may round to TF32.)
     """
     kind = RowBands if logits.device.type == 'cpu' else WholeImage
-    return kind(_wide(logits) * LOG2_E, tuple(size), align_corners)
+    bits = _wide(logits) * LOG2_E
+    # A weight of 0 times infinity is NaN; logits of masked classes come close.
+    most = torch.finfo(bits.dtype).max / 4
+    return kind(bits.clamp_(-most, most), tuple(size), align_corners)
 
 
 class Band(NamedTuple):
@@ -137,9 +142,13 @@ class RowBands:
         height, *rest = self.columns.shape
         for band in _bands(height, self.size[0], self.align_corners,
                            self.columns.dtype,
-                           max(1, BAND_BYTES // self.columns[0].nbytes)):
+                           self.step()):
             sources = self.columns[band.sources].flatten(1)
             yield band, torch.mm(band.weights, sources).view(-1, *rest)
+
+    def step(self) -> int:
+        """Rows of the label map in a band."""
+        return min(MOST_ROWS, max(1, BAND_BYTES // self.columns[0].nbytes))
 
     def take_back(self, band: Band, grad: Tensor) -> None:
         """Add the gradient (r, C, W) of a band."""
@@ -178,7 +187,7 @@ class WholeImage:
             [1, *self.bits.shape], self.align_corners, None, None)[0]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _bands(low: int, high: int, align_corners: bool, dtype: torch.dtype,
            step: int) -> List[Band]:
     """Bands of ``step`` rows out of ``high`` that come from ``low``.
@@ -194,5 +203,5 @@ def _bands(low: int, high: int, align_corners: bool, dtype: torch.dtype,
         rows = slice(start, min(start + step, high))
         used = weights[rows].any(0).nonzero()
         sources = slice(int(used.min()), int(used.max()) + 1)
-        bands.append(Band(rows, sources, weights[rows, sources].contiguous()))
+        bands.append(Band(rows, sources, weights[rows, sources].clone()))
     return bands

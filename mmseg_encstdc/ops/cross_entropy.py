@@ -34,7 +34,10 @@ def upsampled_cross_entropy(
     the enlarged logits never exist as a whole: on a CPU a band of their rows
     does, forward and again backward; on a GPU the kernels hold them in
     registers. What waits for the backward pass is one number for each pixel.
-    Computed in float32 (float64 for float64 logits), also under autocast.
+    Computed in float32 (float64 for float64 logits), also under autocast. A
+    logit of minus infinity counts as a class that cannot be; one that is NaN may
+    spread over a band. Forward-mode differentiation goes through the reference;
+    gradients of gradients are a RuntimeError.
 
     Args:
         logits (Tensor): (B, C, h, w); float64, float32, bfloat16 or float16.
@@ -60,6 +63,11 @@ def upsampled_cross_entropy(
     """
     if not torch.jit.is_tracing():
         check_arguments(logits, labels)
+        if not isinstance(ignore_index, int):
+            raise TypeError(f'ignore_index must be an int, got {ignore_index!r}')
+    if paths.in_forward_mode(logits):
+        return _composed(logits, labels, align_corners, ignore_index,
+                         class_weight, with_hits)
     losses, hits, _ = torch.ops.mmseg_encstdc.upsampled_cross_entropy(
         logits, labels, align_corners, ignore_index)
     if class_weight is not None:
@@ -75,6 +83,9 @@ def pixel_weights(class_weight: Union[Tensor, Sequence[float]], labels: Tensor,
     Raises:
         ValueError: unless there is one weight for each of ``classes``.
     """
+    if isinstance(class_weight, str):
+        raise TypeError('class_weight must be numbers, got the text '
+                        f'{class_weight!r}')
     if isinstance(class_weight, Tensor):
         weights = class_weight.to(like)
     else:
@@ -85,8 +96,9 @@ def pixel_weights(class_weight: Union[Tensor, Sequence[float]], labels: Tensor,
         raise ValueError(f'class_weight must have {classes} numbers, one for '
                          f'each channel of the logits, got '
                          f'{tuple(weights.shape)}')
+    labels = labels.long()  # a byte would wrap what it is compared with
     ignored = labels == ignore_index
-    index = labels.long().masked_fill(ignored, 0).clamp(0, classes - 1)
+    index = labels.masked_fill(ignored, 0).clamp(0, classes - 1)
     return weights[index].masked_fill(ignored, 0)
 
 
@@ -125,9 +137,10 @@ def check_arguments(logits: Tensor, labels: Tensor) -> None:
 
 def check_labels(labels: Tensor, classes: int, ignore_index: int) -> None:
     """Raise ValueError where a label is neither a class nor ignored."""
-    lowest, highest = labels.aminmax()
+    lowest, highest = (int(value) for value in labels.aminmax())
     if 0 <= lowest and highest < classes:
         return
+    labels = labels.long()
     wrong = labels[((labels < 0) | (labels >= classes))
                    & (labels != ignore_index)]
     if wrong.numel():
@@ -209,6 +222,21 @@ torch.library.register_autograd(
 
 
 # --- The same without the operator -------------------------------------------
+
+
+def _composed(logits, labels, align_corners, ignore_index, class_weight,
+              with_hits):
+    """The result in standard operators, which have a forward mode."""
+    losses = upsampled_cross_entropy_reference(
+        logits, labels, align_corners, ignore_index)
+    if class_weight is not None:
+        losses = losses * pixel_weights(
+            class_weight, labels, ignore_index, logits.size(1), losses)
+    if not with_hits:
+        return losses
+    _, hits, _ = torch.ops.mmseg_encstdc.upsampled_cross_entropy(
+        logits.detach(), labels, align_corners, ignore_index)
+    return losses, hits
 
 
 def upsampled_cross_entropy_reference(

@@ -10,7 +10,6 @@ below. ``encode_composite`` is the same in standard operators, for ONNX, and
 """
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import paths
 
@@ -53,7 +52,8 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     if not torch.jit.is_tracing():  # which warns of every comparison of sizes
         check_arguments(x, codewords, scale)
     columns = as_columns(x)
-    if torch.onnx.is_in_onnx_export() or _forward_mode(x, codewords, scale):
+    if torch.onnx.is_in_onnx_export() or paths.in_forward_mode(
+            x, codewords, scale):
         return encode_composite(columns, codewords, scale)
     keep = paths.keeps_distances(x.device) and _needs_gradient(
         x, codewords, scale)
@@ -64,14 +64,6 @@ def _needs_gradient(*arguments: Tensor) -> bool:
     """Whether a backward pass may follow; a trace is to hold for both."""
     return torch.is_grad_enabled() and not torch.jit.is_tracing() and any(
         value.requires_grad for value in arguments)
-
-
-def _forward_mode(*arguments: Tensor) -> bool:
-    """Whether forward-mode differentiation has a tangent of an argument."""
-    if forward_ad._current_level < 0:
-        return False
-    return any(forward_ad.unpack_dual(value).tangent is not None
-               for value in arguments)
 
 
 def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:

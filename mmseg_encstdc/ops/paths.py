@@ -17,13 +17,14 @@ from typing import Callable, Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import bands, tiles
 
 __all__ = [
     'CROSS_ENTROPY', 'PATHS', 'VARIABLE', 'backward', 'chosen', 'chosen_for_loss',
     'cross_entropy', 'cross_entropy_backward', 'extension', 'forward',
-    'keeps_distances'
+    'in_forward_mode', 'keeps_distances'
 ]
 
 VARIABLE = 'MMSEG_ENCSTDC_ENCODE'
@@ -114,6 +115,14 @@ def chosen_for_loss(logits: Tensor, labels: Tensor) -> str:
         supported=lambda: extension().supports_cross_entropy(logits, labels),
         described=lambda: f'logits {tuple(logits.shape)} and labels '
                           f'{tuple(labels.shape)}')
+
+
+def in_forward_mode(*arguments: Tensor) -> bool:
+    """Whether forward-mode differentiation has a tangent of an argument."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(forward_ad.unpack_dual(value).tangent is not None
+               for value in arguments)
 
 
 # --- The choice ------------------------------------------------------------------

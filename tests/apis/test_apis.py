@@ -177,6 +177,22 @@ SET = 'test_dataloader = dict(dataset=dict(type="CamVidDataset"))\n'
      'the type antigravity'),
     ('custom_imports = dict(imports=["my_own_sets"])\n' + MINIMAL + SET,
      'with the module my_own_sets; import it before'),
+    ('custom_imports = 5\n' + MINIMAL + SET, 'name no modules'),
+    ('custom_imports = dict(imports=5)\n' + MINIMAL + SET, 'name no modules'),
+    ('default_scope = "antigravity"\n' + MINIMAL + SET,
+     "scope 'antigravity', which is none of mmseg, mmengine"),
+    ('default_scope = 5\n' + MINIMAL + SET, 'scope 5'),
+    ('model = dict(type="EncoderDecoder", x=dict(_scope_="antigravity"))\n' + SET,
+     "scope 'antigravity'"),
+    ('model = dict(type="EncoderDecoder", x=dict(class_weight="http://a/b"))\n'
+     + SET, 'names the file http://a/b as class_weight'),
+    ('model = dict(type="EncoderDecoder", x=dict(file="w.PKL"))\n' + SET,
+     'names the file w.PKL as file'),
+    (MINIMAL + SET + 'a = {[]: 1}', 'more than plain values'),
+    (MINIMAL + SET + 'a = {[1]}', 'more than plain values'),
+    (MINIMAL + SET + 'a = dict(5)', 'more than plain values'),
+    (MINIMAL + SET + 'a = dict(**5)', 'more than plain values'),
+    (MINIMAL + SET + 'filename = 5', 'cannot be read'),
 ])
 def test_a_config_that_is_more_than_values_is_refused(
         text, message, tmp_path, monkeypatch):
@@ -186,6 +202,27 @@ def test_a_config_that_is_more_than_values_is_refused(
     assert re.search(message, line) and 'x.pth' in line
     assert 'as config=' in line
     assert not (tmp_path / 'made').exists()
+
+
+@pytest.mark.parametrize('value', [
+    5, 'text', torch.ones(2).to_sparse(), torch.ones(2, device='meta')])
+def test_weights_that_are_no_tensors_are_named(value, tmp_path):
+    torch.save(dict(state_dict={'w': value}, meta={}), tmp_path / 'x.pth')
+    line = refusal(load, tmp_path / 'x.pth', STDC, device='cpu')
+    assert "has 'w' in its state_dict, which is no plain tensor" in line
+
+
+@pytest.mark.parametrize('meta', [[], 'text', 5, dict(classes=5)])
+def test_classes_that_are_no_list_are_named(meta, checkpoint, tmp_path):
+    content = torch.load(checkpoint)
+    content['meta']['dataset_meta'] = meta or [1]
+    torch.save(content, tmp_path / 'x.pth')
+    assert 'without a list of classes' in refusal(
+        load, tmp_path / 'x.pth', device='cpu')
+
+
+def test_an_empty_path_is_not_the_current_folder(model):
+    assert 'path of the images is empty' in refusal(predict, model, '')
 
 
 # --- What is refused ---------------------------------------------------------

@@ -113,3 +113,16 @@ def test_stdc_head_has_mmsegmentations_numbers_with_other_losses(loss):
     inputs = draw(2)
     assert_same(results(STDCHead(**settings), *inputs),
                 results(StockSTDCHead(**settings), *inputs))
+
+
+@pytest.mark.parametrize('ignore_index', [0, 1, 7])
+@pytest.mark.parametrize('threshold', [0.1, 1., 2., -0.5])
+def test_stdc_head_has_mmsegmentations_numbers_with_any_ignored_id(
+        ignore_index, threshold):
+    settings = {**DETAIL, 'ignore_index': ignore_index}
+    stock, ours = (kind(boundary_threshold=threshold, **settings)
+                   for kind in (StockSTDCHead, STDCHead))
+    for head in (stock, ours):
+        head.fusion_kernel.data.mul_(4)
+    inputs = draw(2)
+    assert_same(results(ours, *inputs), results(stock, *inputs))

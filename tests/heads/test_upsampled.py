@@ -171,3 +171,16 @@ def test_a_subclass_of_a_known_loss_is_not_taken_for_it():
     assert map_loss(Other()) is None
     assert map_loss(CrossEntropyLoss(reduction='none')) is None
     assert map_loss(OhemCELoss()) is not None
+
+
+@pytest.mark.parametrize('avg_non_ignore', [False, True])
+@pytest.mark.parametrize('ignore_index', [0, 2, -1])
+def test_weighed_classes_with_an_ignored_one_divide_as_mmsegmentation_does(
+        ignore_index, avg_non_ignore):
+    head = seg_head(dict(
+        type='CrossEntropyLoss', class_weight=[1., 2., 0.5, 4., 3.],
+        avg_non_ignore=avg_non_ignore), ignore_index=ignore_index)
+    logits, labels = draw(ignored=0)
+    labels[:, :9] = ignore_index
+    assert_same(losses_and_gradient(head.loss_by_feat, logits, labels),
+                losses_and_gradient(stock_losses(head), logits, labels))

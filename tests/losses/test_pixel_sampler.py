@@ -111,3 +111,10 @@ def test_labels_of_another_size_are_refused(thresh, shape):
     labels = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(AssertionError, match='in the size of seg_logit'):
         sampler.sample(torch.zeros(1, CLASSES, 5, 5), labels)
+
+
+def test_without_a_threshold_a_loss_of_no_pixels_is_refused():
+    sampler = OHEMPixelSampler(head(OhemCELoss()), None, 5)
+    with pytest.raises(AssertionError, match='needs losses of pixels'):
+        sampler.sample(torch.zeros(1, CLASSES, 5, 5),
+                       torch.zeros(1, 1, 5, 5, dtype=torch.int64))

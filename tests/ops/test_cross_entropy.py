@@ -386,3 +386,63 @@ def test_the_variable_chooses_who_computes(monkeypatch):
         upsampled_cross_entropy(*inputs)
     monkeypatch.setenv(paths.CROSS_ENTROPY, 'torch')
     upsampled_cross_entropy(*inputs)
+
+
+@pytest.mark.parametrize('dtype, classes, label', [
+    (torch.uint8, 300, 60), (torch.int8, 200, 100)])
+def test_narrow_labels_meet_more_classes_than_they_can_name(dtype, classes, label):
+    logits = torch.randn(1, classes, 4, 4)
+    labels = torch.full((1, 8, 8), label)
+    assert torch.equal(upsampled_cross_entropy(logits, labels.to(dtype)),
+                       upsampled_cross_entropy(logits, labels))
+
+
+def test_narrow_labels_are_not_wrapped_into_the_ignored_id():
+    logits = torch.randn(1, 256, 4, 4)
+    labels = torch.full((1, 8, 8), 255)
+    weights = torch.rand(256)
+    assert torch.equal(*(upsampled_cross_entropy(
+        logits, each, ignore_index=-1, class_weight=weights)
+        for each in (labels, labels.to(torch.uint8))))
+    with pytest.raises(ValueError, match='the id -1'):
+        upsampled_cross_entropy(logits, torch.full((1, 8, 8), -1).to(torch.int8))
+
+
+@pytest.mark.parametrize('masked', [torch.finfo(torch.float32).min, float('-inf')])
+def test_a_masked_class_is_one_that_cannot_be(masked):
+    logits, labels = draw((2, 4, 5, 6, 20, 21), dtype=torch.float32)
+    labels[labels == 3] = 0
+    expected = with_gradient(upsampled_cross_entropy, logits[:, :3], labels)
+    logits[:, 3] = masked
+    losses, grad = with_gradient(upsampled_cross_entropy, logits, labels)
+    assert_close(losses, expected[0], 1e-6)
+    assert_close(grad[:, :3].contiguous(), expected[1], 1e-5)
+    assert (grad[:, 3] == 0).all()
+
+
+def test_forward_mode_goes_through_the_reference():
+    logits, labels = draw((1, 3, 4, 4, 8, 8))
+    direction = torch.randn_like(logits)
+    got, expected = (
+        torch.func.jvp(lambda x, f=f: f(x, labels), (logits, ), (direction, ))[1]
+        for f in (upsampled_cross_entropy, upsampled_cross_entropy_reference))
+    assert expected.abs().max() > 0
+    assert_close(got, expected, 1e-12)
+
+
+def test_the_bands_of_tall_maps_keep_small_weights():
+    bands._bands.cache_clear()
+    upsampled_cross_entropy(torch.randn(1, 2, 1500, 2),
+                            torch.zeros(1, 3000, 2, dtype=torch.int64))
+    kept = bands._bands(1500, 3000, False, torch.float32, bands.MOST_ROWS)
+    assert bands._bands.cache_info().hits == 1
+    assert sum(band.weights.numel() for band in kept) < 3000 * 150
+
+
+@pytest.mark.parametrize('wrong, message', [
+    (dict(ignore_index=None), 'ignore_index must be an int, got None'),
+    (dict(class_weight='abc'), "must be numbers, got the text 'abc'")])
+def test_what_is_no_number_is_named(wrong, message):
+    logits, labels = draw((1, 3, 4, 4, 8, 8))
+    with pytest.raises(TypeError, match=message):
+        upsampled_cross_entropy(logits, labels, **wrong)

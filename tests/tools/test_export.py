@@ -142,6 +142,26 @@ def test_a_file_that_differs_is_not_kept(model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('of', ['file', 'network'])
+def test_a_file_that_gives_nan_is_not_kept(model, tmp_path, monkeypatch, of):
+    if of == 'network':
+        real = exporting._reference
+        monkeypatch.setattr(exporting, '_reference',
+                            lambda *args: real(*args).mul(float('nan')))
+    else:
+        real = exporting._runner
+        monkeypatch.setattr(exporting, '_runner', lambda path: (
+            lambda image, run=real(path)[0]: run(image) * float('nan'), ''))
+    with pytest.raises(exporting.ExportError, match='differs from PyTorch by nan'):
+        exporting.export_onnx(model, tmp_path / 'net.onnx', (64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_named(model, tmp_path):
+    with pytest.raises(InputError, match='the folder .*none does not exist'):
+        exporting.export_onnx(model, tmp_path / 'none' / 'net.onnx', (64, 64))
+
+
 @pytest.mark.parametrize('files', ['stdc'], indirect=True)
 @pytest.mark.parametrize('words, message', [
     (['--cfg-options', 'model.test_cfg.mode=slide'], 'mode is slide'),
