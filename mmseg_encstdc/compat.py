@@ -28,8 +28,8 @@ from packaging.version import Version
 __all__ = [
     'OVERRIDE', 'StackError', 'check_stack', 'requirement', 'prepare',
     'replaces_stock', 'say_once', 'supply_mmcv_ops', 'allow_own_checkpoints',
-    'find_own_configs', 'keep_checkpoints_safe', 'restricted_getattr',
-    'tracing_exporter'
+    'counts_ignored_class', 'find_own_configs', 'keep_checkpoints_safe',
+    'restricted_getattr', 'swaps_channels', 'tracing_exporter'
 ]
 
 # Module -> (lowest accepted, first refused, what to install).
@@ -374,6 +374,30 @@ def find_own_configs() -> None:
 
     get_cfg_path.finds = __package__
     Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+# --- Where the stacks differ ----------------------------------------------------
+
+
+def swaps_channels(preprocessor) -> bool:
+    """Whether a data preprocessor turns BGR images to RGB, or back."""
+    return any(getattr(preprocessor, name, False)
+               for name in ('channel_conversion', '_channel_conversion'))
+
+
+@functools.cache
+def counts_ignored_class() -> bool:
+    """Whether the stack's weighed cross entropy counts ignored pixels.
+
+    Without ``avg_non_ignore`` MMSegmentation divides by the weights of all pixels
+    whose id is a class, the fork by those of the others. Two pixels, one of them
+    ignored, of loss log 2 = 0.69 tell.
+    """
+    from mmseg.models.losses.cross_entropy_loss import cross_entropy
+    loss = cross_entropy(
+        torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]),
+        class_weight=torch.ones(2), ignore_index=1)
+    return bool(loss < 0.5)
 
 
 # --- Logging -----------------------------------------------------------------

@@ -71,7 +71,7 @@ class Graph(nn.Module):
             return image
         rule = self.model.data_preprocessor
         image = image.permute(0, 3, 1, 2)  # (B, 3, H, W)
-        if rule.channel_conversion:
+        if compat.swaps_channels(rule):
             image = image.flip(1)
         image = image.float()
         if getattr(rule, 'mean', None) is None:

@@ -10,6 +10,7 @@ import torch
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
+from .. import compat
 from ..ops.cross_entropy import pixel_weights
 
 __all__ = ['is_plain_cross_entropy', 'map_loss', 'pixel_accuracy', 'weighed']
@@ -71,8 +72,8 @@ def _mmseg_cross_entropy(loss: CrossEntropyLoss, losses: Tensor, labels: Tensor,
         weights = pixel_weights(
             loss.class_weight, labels, ignore_index, classes, losses)
         losses, count = losses * weights, weights.sum()
-        if not loss.avg_non_ignore and -classes <= ignore_index < classes:
-            # An ignored class counts in MMSegmentation's divisor.
+        if (not loss.avg_non_ignore and -classes <= ignore_index < classes
+                and compat.counts_ignored_class()):
             count = count + (labels == ignore_index).sum() * float(
                 loss.class_weight[ignore_index])
     elif loss.avg_non_ignore:
