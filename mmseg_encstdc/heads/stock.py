@@ -8,10 +8,10 @@ from mmseg.models.decode_heads import FCNHead as StockFCNHead
 from mmseg.models.decode_heads import STDCHead as StockSTDCHead
 from mmseg.models.losses import CrossEntropyLoss, DiceLoss
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..losses import detail_edges
-from ..losses.pixel_map import pixel_accuracy
+from ..losses.pixel_map import losses_of, pixel_accuracy
 from .upsampled import decode_losses
 
 __all__ = ['FCNHead', 'STDCHead']
@@ -54,14 +54,12 @@ class STDCHead(StockSTDCHead):
 
         Those losses make it from class ids otherwise, slowly, and wait for a GPU.
         """
-        losses = self.loss_decode
-        losses = losses if isinstance(losses, nn.ModuleList) else [losses]
         if self.ignore_index in (0, 1, None):  # one of the shares, not a class
             return False
         return self.out_channels == 2 and self.sampler is None and all(
             type(loss) is DiceLoss or
             type(loss) is CrossEntropyLoss and loss.use_sigmoid
-            for loss in losses)
+            for loss in losses_of(self))
 
     def _losses_of_shares(self, seg_logits: Tensor, edges: Tensor) -> dict:
         """The losses and accuracy of logits (B, 2, h, w) and edges (B, H, W)."""
@@ -69,9 +67,8 @@ class STDCHead(StockSTDCHead):
             seg_logits, edges.shape[1:], mode='bilinear',
             align_corners=self.align_corners)
         shares = torch.stack([1 - edges, edges], 1).float()  # (B, 2, H, W)
-        losses = self.loss_decode
         result = {}
-        for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+        for loss in losses_of(self):
             value = loss(logits, shares, ignore_index=self.ignore_index)
             name = loss.loss_name
             result[name] = result[name] + value if name in result else value

@@ -1,10 +1,10 @@
 """A decode head's losses without logits at the size of the labels."""
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..losses.pixel_map import MapLoss, map_loss, pixel_accuracy
+from ..losses.pixel_map import MapLoss, losses_of, map_loss, pixel_accuracy
 from ..ops import upsampled_cross_entropy
 
 __all__ = ['decode_losses']
@@ -46,11 +46,9 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
     return result
 
 
-def _reductions(head: BaseDecodeHead) -> Optional[List[MapLoss]]:
+def _reductions(head: BaseDecodeHead) -> Optional[List[Tuple[str, MapLoss]]]:
     """Names and reductions of the head's losses; None if one has none."""
-    losses = head.loss_decode
-    losses = losses if isinstance(losses, nn.ModuleList) else [losses]
-    pairs = [(loss.loss_name, map_loss(loss)) for loss in losses]
+    pairs = [(loss.loss_name, map_loss(loss)) for loss in losses_of(head)]
     covered = all(reduce is not None for _, reduce in pairs)
     sampler = head.sampler
     if not (sampler is None or hasattr(sampler, 'of_map') and sampler.covers()):

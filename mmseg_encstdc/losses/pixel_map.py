@@ -4,7 +4,7 @@
 entropies alone. Where it can, a head needs no logits at the size of the labels:
 ``upsampled_cross_entropy`` gives the map.
 """
-from typing import Callable, Optional
+from typing import Callable, List, Optional
 
 import torch
 from mmseg.models.losses import CrossEntropyLoss
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from .. import compat
 from ..ops.cross_entropy import pixel_weights
 
-__all__ = ['is_plain_cross_entropy', 'map_loss', 'pixel_accuracy', 'weighed']
+__all__ = [
+    'is_plain_cross_entropy', 'losses_of', 'map_loss', 'pixel_accuracy', 'weighed'
+]
 
 EPS = torch.finfo(torch.float32).eps
 # (losses (B, H, W), labels (B, H, W), number of classes, ignore_index, weight of
@@ -46,6 +48,12 @@ def map_loss(loss: nn.Module) -> Optional[MapLoss]:
             loss, losses, labels, classes, ignore_index, weight)
 
     return reduce
+
+
+def losses_of(head: nn.Module) -> List[nn.Module]:
+    """The losses of a decode head, which keeps a single one without a list."""
+    losses = head.loss_decode
+    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
 
 def is_plain_cross_entropy(loss: nn.Module) -> bool:

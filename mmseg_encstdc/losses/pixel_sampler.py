@@ -1,15 +1,14 @@
 """MMSegmentation's hard example mining, without its sorts."""
 import math
-from typing import List, Optional
+from typing import Optional
 
 import torch
-from mmseg.models.losses import CrossEntropyLoss
 from mmseg.structures import OHEMPixelSampler as StockOHEMPixelSampler
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ArgumentError
 from ..ops import kth_largest, upsampled_cross_entropy
-from .pixel_map import is_plain_cross_entropy, weighed
+from .pixel_map import is_plain_cross_entropy, losses_of, weighed
 
 __all__ = ['OHEMPixelSampler']
 
@@ -53,7 +52,7 @@ class OHEMPixelSampler(StockOHEMPixelSampler):
                 losses = sum(
                     loss(seg_logit, labels, weight=None,
                          ignore_index=self.context.ignore_index,
-                         reduction_override='none') for loss in self._losses())
+                         reduction_override='none') for loss in losses_of(self.context))
                 if losses.shape != labels.shape:
                     raise ArgumentError(
                         'OHEMPixelSampler without thresh needs losses of pixels, '
@@ -84,16 +83,12 @@ class OHEMPixelSampler(StockOHEMPixelSampler):
         ignore = self.context.ignore_index
         return self._largest(sum(
             loss.loss_weight * weighed(loss, losses, labels, classes, ignore)
-            for loss in self._losses()), labels)
+            for loss in losses_of(self.context)), labels)
 
     def covers(self) -> bool:
         """Whether :meth:`of_map` can stand for :meth:`sample`."""
         return self.thresh is not None or all(
-            is_plain_cross_entropy(loss) for loss in self._losses())
-
-    def _losses(self) -> List[CrossEntropyLoss]:
-        losses = self.context.loss_decode
-        return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+            is_plain_cross_entropy(loss) for loss in losses_of(self.context))
 
     def _kept(self, labels: Tensor) -> int:
         return self.min_kept * labels.size(0)

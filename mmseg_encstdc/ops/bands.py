@@ -141,8 +141,7 @@ class RowBands:
         """Bands and their logits (r, C, W), which may be overwritten."""
         height, *rest = self.columns.shape
         for band in _bands(height, self.size[0], self.align_corners,
-                           self.columns.dtype,
-                           self.step()):
+                           self.columns.dtype, self.step()):
             sources = self.columns[band.sources].flatten(1)
             yield band, torch.mm(band.weights, sources).view(-1, *rest)
 
