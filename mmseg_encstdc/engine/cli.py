@@ -91,7 +91,8 @@ def read_checkpoint(path: str) -> dict:
     if not osp.isfile(path):
         raise InputError(f'checkpoint {path} does not exist; training writes '
                          'it to the work dir')
-    with blamed_on(f'checkpoint {path} cannot be read', (Exception, )):
+    with blamed_on(f'checkpoint {path} cannot be read: it is truncated, or no '
+                   'checkpoint', (Exception, )):
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     if not isinstance(checkpoint, dict) or not all(
             isinstance(checkpoint.get(k), dict) for k in ('state_dict', 'meta')):
