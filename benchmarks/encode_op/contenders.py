@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from mmseg_encstdc.ops import encode  # first: makes mmseg importable
 
 from mmseg.models.utils.encoding import Encoding  # isort: skip
-from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.ops.encoding import MAX_CODES
+
+from mmseg_encstdc.errors import InputError
 
 try:
     from mmseg_encstdc.ops.paths import extension
