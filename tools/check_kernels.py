@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 try:
     import record
-    from kernel_checks import Report, Row, cuda, triton
+    from kernel_checks import cuda, triton
     from prettytable import PrettyTable
 
     from mmseg_encstdc.engine import cli
@@ -48,41 +48,39 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Compile, print the tables, and end the program where there are faults."""
-    nvcc, compilers = shutil.which('nvcc'), {}
+    """Compile, print a table of each compiler, and name what is wrong."""
+    nvcc, versions, rows, faults = shutil.which('nvcc'), {}, [], []
     archs = cuda.architectures(nvcc, args.arch) if nvcc else []
+    targets = [name for name, target in triton.TARGETS.items()
+               if not args.arch or target.arch in args.arch]
+    with_triton = find_spec('triton') is not None
     if args.record:
-        compilers = dict(
-            nvcc=nvcc and cuda.release_of(nvcc),
-            triton=version('triton') if find_spec('triton') else None)
+        versions = dict(nvcc=cuda.release(nvcc) if nvcc else None,
+                        triton=version('triton') if with_triton else None)
         record.check_writable(record.RESULTS / 'kernels.json')
-    reports = []
     if nvcc:
-        reports.append(show(cuda.check(nvcc, archs, args.jobs)))
+        show(cuda.check(nvcc, archs, args.jobs), rows, faults)
     else:
         print('skipped: the CUDA kernels were not compiled, there is no nvcc')
-    targets = triton.targets(args.arch)
-    if find_spec('triton') and targets:
-        reports.append(show(triton.check(targets, args.jobs)))
+    if with_triton:
+        show(triton.check(targets, args.jobs), rows, faults)
     else:
-        print('skipped: the Triton kernels were not compiled, ' +
-              ('none is for this --arch' if find_spec('triton') else
-               'triton is not installed'))
+        print('skipped: the Triton kernels were not compiled, triton is not '
+              'installed')
     if args.record:
-        rows = [row._asdict() for report in reports for row in report.rows]
-        record.write('kernels', dict(compilers, kernels=rows), kind='cpu')
-    faults = [fault for report in reports for fault in report.faults]
+        record.write('kernels', dict(
+            versions, kernels=[row._asdict() for row in rows]), kind='cpu')
     if faults:
         sys.exit('error: ' + '\n'.join(faults))
 
 
-def show(report: Report) -> Report:
-    """Print the rows of a report, and return it."""
-    table = PrettyTable(list(Row._fields))
-    table.add_rows([['-' if cell is None else cell for cell in row]
-                    for row in report.rows])
+def show(said: tuple, rows: list, faults: list) -> None:
+    """Print the rows of a compiler, and add rows and faults to those before."""
+    table = PrettyTable(list(cuda.Row._fields), none_format='-')
+    table.add_rows(said[0])
     print(table)
-    return report
+    rows += said[0]
+    faults += said[1]
 
 
 def main() -> None:

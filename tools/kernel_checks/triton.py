@@ -6,36 +6,30 @@ divisibility by 16 and the constants of its arguments, as a real launch does, an
 runs nothing.
 
 What depends on Triton's internals is in :func:`compile_only`, written for 3.9: the
-driver that names the GPU, and JITFunction.run with its argument ``warmup``.
+driver that names the GPU, and JITFunction.run with its argument ``warmup``. The
+operators ask torch.version.hip whether the GPU is AMD's, so that is set there, too.
 """
 import io
 import multiprocessing
 import os
 import re
 import tempfile
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib import import_module
-from itertools import groupby
+from itertools import product
 from types import ModuleType, SimpleNamespace
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from unittest.mock import patch
 
 import torch
 
-from . import Report, Row
-from .cuda import spills_and_registers
+from .cuda import Row, spills_and_registers
 
-__all__ = ['OPERATORS', 'TARGETS', 'Operator', 'check', 'targets']
-
-TYPES = (torch.float32, torch.bfloat16, torch.float16)
-# In PTX for compute capability 8.x, 9.0 and 10.0, and in the assembly of AMD.
-MULTIPLY = re.compile(r'mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma')
-ENVIRONMENT = {
-    'TRITON_ALWAYS_COMPILE': '1', 'TRITON_DUMP_PTXAS_LOG': '1',
-    'TRITON_INTERPRET': '0'
-}
+__all__ = ['OPERATORS', 'TARGETS', 'Operator', 'check']
 
 
 class Target(NamedTuple):
@@ -54,170 +48,105 @@ TARGETS = {
     'sm_100': Target('cuda', 100, 32, 227),
     'gfx942': Target('hip', 'gfx942', 64, 64),
 }
+# In PTX for compute capability 8.x, 9.0 and 10.0, and in the assembly of AMD.
+MULTIPLY = re.compile(r'mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma')
+ENVIRONMENT = {'TRITON_ALWAYS_COMPILE': '1', 'TRITON_DUMP_PTXAS_LOG': '1',
+               'TRITON_INTERPRET': '0'}
+
+# --- What is compiled -----------------------------------------------------------
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+# B, D, H, W and K: EncNet's, the largest K, and numbers that nothing divides.
+ENCODE = (((2, 512, 64, 64, 32), CONTIGUOUS), ((2, 512, 64, 64, 32), CHANNELS_LAST),
+          ((2, 512, 64, 64, 256), CONTIGUOUS), ((1, 37, 5, 9, 5), CONTIGUOUS))
+# B, C, h, w, H and W: EncNet on ADE20K, STDC on Cityscapes, and labels that are
+# smaller than the logits.
+CROSS_ENTROPY = (((2, 150, 64, 64, 512, 512), CONTIGUOUS),
+                 ((2, 19, 64, 128, 512, 1024), CHANNELS_LAST),
+                 ((1, 7, 9, 11, 65, 5), CONTIGUOUS))
+empty = partial(torch.empty, device='meta')
+
+
+def encode_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
+    for dtype, (shape, layout) in product(TYPES, ENCODE):
+        *size, codes = shape
+        x = empty(size, dtype=dtype, memory_format=layout)
+        arguments = (x, empty(codes, size[1]), empty(codes))
+        grad, what = empty(size[0], codes, size[1]), described(dtype, layout, shape)
+        yield f'forward {what}', partial(module.forward, *arguments)
+        yield f'backward {what}', partial(module.backward, grad, *arguments)
+
+
+def cross_entropy_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
+    for dtype, (shape, layout) in product(TYPES, CROSS_ENTROPY):
+        logits = empty(shape[:4], dtype=dtype, memory_format=layout)
+        size, what = (shape[0], *shape[4:]), described(dtype, layout, shape)
+        labels, values = empty(size, dtype=torch.int64), empty(size)
+        yield f'forward {what}', partial(module.forward, logits, labels, False, 255)
+        yield f'backward {what}', partial(
+            module.backward, values, logits, labels, values, False, 255)
+
+
+def described(dtype: torch.dtype, layout: torch.memory_format, shape: tuple) -> str:
+    """Return such as 'bfloat16 channels_last 2x512x64x64x32'."""
+    return f'{dtype} {layout} {"x".join(map(str, shape))}'.replace('torch.', '')
 
 
 class Operator(NamedTuple):
     """An operator whose kernels are compiled."""
-    name: str
     module: str  # with its Triton functions
-    calls: Callable[[ModuleType], Iterator[tuple]]  # what, and a call of it
-    multiplies: bool  # each call has to use tensor cores
+    calls: Callable[[ModuleType], Iterator[Tuple[str, Callable]]]  # and their names
+    multiplies: bool  # whether each call has to use tensor cores
 
 
-class Variant(NamedTuple):
-    """What the compiler says of a kernel with given types and constants."""
-    kernel: str
-    call: str  # that launches it
-    target: str
-    registers: int = 0
-    spilled_bytes: int = 0
-    shared_bytes: int = 0
-    tensor_core_instructions: int = 0
-    multiplies: bool = False
-    error: Optional[str] = None
+ROOMS = 'mmseg_encstdc.ops.{}.triton'
+OPERATORS = {
+    'encode': Operator(ROOMS.format('encode'), encode_calls, True),
+    'upsampled_cross_entropy': Operator(
+        ROOMS.format('upsampled_cross_entropy'), cross_entropy_calls, False),
+}
 
-    def faults(self) -> List[str]:
-        """Return a line for each fault."""
-        where = f'{self.kernel} of {self.call} for {self.target}'
-        if self.error:
-            return [f'{where} does not compile: {self.error}']
-        found, most = [], 1024 * TARGETS[self.target].shared_kib
-        if self.spilled_bytes:
-            found.append(f'{where} spills {self.spilled_bytes} bytes')
-        if self.shared_bytes > most:
-            found.append(f'{where} needs {self.shared_bytes} bytes of shared '
-                         f'memory, a block has {most}')
-        if self.multiplies and not self.tensor_core_instructions:
-            found.append(f'{where} has no tensor-core instructions')
-        return found
+# --- The check ------------------------------------------------------------------
 
 
-# --- The calls ----------------------------------------------------------------
-
-# B, D, H, W and K: EncNet's, the largest K, and one that nothing divides.
-ENCODE = ((2, 512, 64, 64, 32), (2, 512, 64, 64, 256), (1, 37, 5, 9, 5))
-# B, C, h, w, H and W: EncNet on ADE20K, STDC on Cityscapes, odd and smaller.
-CROSS_ENTROPY = ((2, 150, 64, 64, 512, 512), (2, 19, 64, 128, 512, 1024),
-                 (1, 7, 9, 11, 65, 5))
-empty = partial(torch.empty, device='meta')
-
-
-def encode_calls(module: ModuleType) -> Iterator[tuple]:
-    for dtype in TYPES:
-        for batch, channels, rows, columns, codes in ENCODE:
-            what = (f'{dtype} {batch}x{channels}x{rows}x{columns}x{codes}'
-                    ).replace('torch.', '')
-            x = empty(batch, channels, rows, columns, dtype=dtype)
-            others = (x, empty(codes, channels), empty(codes))
-            grad = empty(batch, codes, channels)
-            yield f'forward {what}', partial(module.forward, *others)
-            yield f'backward {what}', partial(module.backward, grad, *others)
-
-
-def cross_entropy_calls(module: ModuleType) -> Iterator[tuple]:
-    for dtype in TYPES:
-        for batch, classes, rows, columns, *size in CROSS_ENTROPY:
-            what = (f'{dtype} {batch}x{classes}x{rows}x{columns} to '
-                    f'{size[0]}x{size[1]}').replace('torch.', '')
-            logits = empty(batch, classes, rows, columns, dtype=dtype)
-            labels = empty(batch, *size, dtype=torch.int64)
-            values = empty(batch, *size)
-            yield f'forward {what}', partial(
-                module.forward, logits, labels, False, 255)
-            yield f'backward {what}', partial(
-                module.backward, values, logits, labels, values, False, 255)
-
-
-OPERATORS = (
-    Operator('encode', 'mmseg_encstdc.ops.encode.triton', encode_calls, True),
-    Operator('upsampled_cross_entropy',
-             'mmseg_encstdc.ops.upsampled_cross_entropy.triton',
-             cross_entropy_calls, False),
-)
-
-
-# --- The check ----------------------------------------------------------------
-
-
-def targets(asked: Optional[Sequence[int]]) -> List[str]:
-    """Return the names of all targets, or of the compute capabilities asked for."""
-    return [name for name, target in TARGETS.items()
-            if not asked or target.arch in asked]
-
-
-def check(names: List[str], jobs: int,
-          operators: Sequence[Operator] = OPERATORS) -> Report:
-    """Compile every kernel for the targets, each target in a process of a pool.
+def check(targets: Sequence[str], jobs: int, operators: Dict[str, Operator] = OPERATORS
+          ) -> Tuple[List[Row], List[str]]:
+    """Compile every operator for every target; return rows and faults.
 
     Raises:
         RuntimeError: when the compiler ends its process.
     """
-    found, lines = [], []
-    with changed_environment(), ProcessPoolExecutor(
-            jobs, multiprocessing.get_context('spawn')) as pool:
-        waiting = [pool.submit(compile_operator, operator, name)
-                   for name in names for operator in operators]
+    rows, faults = [], []
+    with tempfile.TemporaryDirectory() as folder, patch.dict(
+            os.environ, ENVIRONMENT, TRITON_CACHE_DIR=folder), ProcessPoolExecutor(
+                jobs, multiprocessing.get_context('spawn')) as pool:
+        waiting = [pool.submit(compile_operator, name, operator, target)
+                   for target in targets for name, operator in operators.items()]
         try:
             for job in waiting:
-                variants, missing = job.result()
-                found += table(variants)
-                lines += [line for variant in variants for line in variant.faults()]
-                lines += missing
+                for found, more in zip((rows, faults), job.result()):
+                    found += more
         except BrokenProcessPool as error:
-            raise RuntimeError('Triton ended its process while it compiled; '
-                               'what it wrote is above') from error
+            raise RuntimeError('Triton ended its process while it compiled; what it '
+                               'wrote is above') from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return Report(found, lines)
+    return rows, faults
 
 
-@contextmanager
-def changed_environment() -> Iterator[None]:
-    """Let new processes compile always, into a folder that does not stay."""
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(ENVIRONMENT, TRITON_CACHE_DIR=folder)
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-def table(variants: List[Variant]) -> List[Row]:
-    """Return a row for each kernel."""
-    rows = []
-    for kernel, group in groupby(
-            sorted(variants, key=lambda variant: variant.kernel),
-            lambda variant: variant.kernel):
-        group = list(group)
-        rows.append(Row(
-            kernel, group[0].target, sum(not each.error for each in group),
-            max(each.registers for each in group),
-            sum(each.spilled_bytes for each in group),
-            max(each.shared_bytes for each in group),
-            sum(each.tensor_core_instructions for each in group)))
-    return rows
-
-
-# --- In a process of the pool ---------------------------------------------------
-
-
-def compile_operator(operator: Operator, target: str) -> tuple:
-    """Return the variants of an operator's kernels, and a line for each call that
-    should use tensor cores and does not."""
-    module = import_module(operator.module)
-    compiler, missing = Compiler(operator.name, target), []
+def compile_operator(name: str, operator: Operator,
+                     target: str) -> Tuple[List[Row], List[str]]:
+    """Compile the kernels of an operator in a process of the pool."""
+    module, compiler = import_module(operator.module), Compiler(name, target)
     with compile_only(TARGETS[target], compiler):
-        for what, call in operator.calls(module):
-            compiler.call, compiler.launched = what, []
+        for compiler.call, call in operator.calls(module):
+            compiler.multiplied = False
             call()
-            if operator.multiplies and not any(
-                    each.error or each.tensor_core_instructions
-                    for each in compiler.launched):
-                missing.append(f'{operator.name} {what} for {target}: no kernel has '
-                               'tensor-core instructions')
-    return list(compiler.variants.values()), missing
+            if operator.multiplies and not compiler.multiplied:
+                compiler.faults.append(f'{name} {compiler.call} for {target}: no '
+                                       'kernel has tensor-core instructions')
+    return compiler.rows(), compiler.faults
 
 
 @contextmanager
@@ -234,66 +163,83 @@ def compile_only(target: Target, compiler: 'Compiler') -> Iterator[None]:
         get_current_target=lambda: GPUTarget(*target[:3])))
     run = JITFunction.run
 
-    def launch(kernel, *args, grid, warmup, **words):
-        return compiler.compile(
-            kernel, lambda: run(kernel, *args, grid=grid, warmup=True, **words))
+    def launch(kernel, *arguments, grid, warmup, **options):
+        return compiler.compile(kernel.__name__, partial(
+            run, kernel, *arguments, grid=grid, warmup=True, **options))
 
-    JITFunction.run = launch
-    try:
+    hip = target.arch if target.backend == 'hip' else None
+    with patch.object(JITFunction, 'run', launch), patch.object(
+            torch.version, 'hip', hip):
         yield
-    finally:
-        JITFunction.run = run
 
 
 class Compiler:
-    """Keeps what the compiler says of every variant.
-
-    Args:
-        operator: its name.
-        target: a name in :data:`TARGETS`.
-    """
+    """Keeps what Triton says of the kernels that the calls of an operator launch."""
 
     def __init__(self, operator: str, target: str):
         self.operator, self.target = operator, target
-        self.call = ''  # that launches
-        self.launched: List[Variant] = []  # by this call
-        self.variants: Dict[object, Variant] = {}
-        self.kept = []  # so that no id is used twice
+        self.call = ''  # the name of the one that launches
+        self.multiplied = False  # whether a kernel of this call does, or failed
+        self.compiled = {}  # by id: the kernel, its name, and its figures
+        self.faults = []
 
-    def compile(self, kernel, warm_up: Callable):
-        """Compile a kernel by ``warm_up``, and return what that returns."""
-        log, compiled, figures = io.StringIO(), None, {}
+    def compile(self, name: str, launch: Callable):
+        """Return the kernel that a launch compiles, None where that fails."""
+        log, where = io.StringIO(), f'{name} of {self.call} for {self.target}'
         try:
             with redirect_stdout(log):
-                compiled = warm_up()
+                kernel = launch()
         except Exception as error:  # whatever a compiler raises
-            lines = str(error).strip().splitlines() or ['no message']
-            figures = dict(error=f'{type(error).__name__}: {lines[-1]}')
-        key = id(compiled) if compiled else (kernel.__name__, self.call)
-        if key not in self.variants:
-            self.kept.append(compiled)
-            self.variants[key] = Variant(
-                f'{self.operator}: {kernel.__name__}', self.call, self.target,
-                **(figures or measured(compiled, log.getvalue())))
-        self.launched.append(self.variants[key])
-        return compiled
+            # The first that ptxas reports, else the last line, which Triton wrote.
+            lines = (re.findall(r'^ptxas.* (?:error|fatal) *:.*', str(error), re.M) or
+                     str(error).strip().splitlines()[-1:] or ['no message'])
+            self.faults.append(
+                f'{where} does not compile: {type(error).__name__}: {lines[0]}')
+            self.multiplied = True
+            return None
+        if id(kernel) not in self.compiled:
+            figures = measured(kernel, log.getvalue())
+            self.compiled[id(kernel)] = kernel, name, figures
+            self.judge(where, kernel.asm['ttir'], *figures)
+        self.multiplied |= self.compiled[id(kernel)][2][-1] > 0
+        return kernel
+
+    def judge(self, where: str, source: str, registers: int, spilled: int,
+              shared: int, instructions: int) -> None:
+        """Add the faults of a kernel."""
+        most = 1024 * TARGETS[self.target].shared_kib
+        if spilled:
+            self.faults.append(f'{where} spills {spilled} bytes')
+        if shared > most:
+            self.faults.append(f'{where} needs {shared} bytes of shared memory, a '
+                               f'block has {most}')
+        if 'tt.dot' in source and not instructions:
+            self.faults.append(f'{where} has no tensor-core instructions')
+
+    def rows(self) -> List[Row]:
+        """Return a row for each name of a kernel."""
+        figures = defaultdict(list)
+        for _, name, each in self.compiled.values():
+            figures[name].append(each)
+        return [Row(f'{self.operator}: {name}', self.target, len(each), *(
+            combine(column) for combine, column in zip(
+                (max, sum, max, sum), zip(*each)))) for name, each in figures.items()]
 
 
-def measured(compiled, log: str) -> dict:
-    """Return the figures of a compiled kernel and what ptxas wrote of it."""
-    if 'ptx' in compiled.asm:
-        text = compiled.asm['ptx']
+def measured(kernel, log: str) -> Tuple[int, int, int, int]:
+    """Return registers, spilled bytes, shared bytes and tensor-core instructions.
+
+    Args:
+        kernel: what Triton compiled.
+        log: what ptxas said of it.
+    """
+    if 'ptx' in kernel.asm:
+        text = kernel.asm['ptx']
         spilled, registers = spills_and_registers(log)
-        if registers is None:
-            return dict(error='Triton printed no registers; Triton 3.9 does')
     else:
-        text = compiled.asm['amdgcn']
-        registers, *spills = (
-            int(re.search(rf'\.{name}_count: +(\d+)', text).group(1))
-            for name in ('vgpr', 'vgpr_spill', 'sgpr_spill'))
-        spilled = 4 * sum(spills)
-    return dict(
-        registers=registers, spilled_bytes=spilled,
-        shared_bytes=compiled.metadata.shared,
-        tensor_core_instructions=len(MULTIPLY.findall(text)),
-        multiplies='tt.dot' in compiled.asm['ttir'])
+        # Scalar registers spill to vector registers, which takes no memory. The
+        # private segment is the memory of a thread.
+        text = kernel.asm['amdgcn']
+        spilled, registers = (int(re.search(rf'\.{name}: +(\d+)', text).group(1))
+                              for name in ('private_segment_fixed_size', 'vgpr_count'))
+    return registers, spilled, kernel.metadata.shared, len(MULTIPLY.findall(text))
