@@ -4,12 +4,8 @@ from typing import List
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
-from ..losses.pixel_losses import (
-    PixelLosses,
-    pixel_accuracy,
-    pixel_reductions,
-    sum_by_name,
-)
+from ..losses import PixelLosses
+from ..losses.pixel_losses import pixel_accuracy, pixel_reductions, sum_by_name
 from ..ops import upsampled_cross_entropy
 
 __all__ = ['decode_losses']

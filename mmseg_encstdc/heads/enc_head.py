@@ -1,5 +1,5 @@
 """Define EncNet's head."""
-from typing import List, Optional, Tuple
+from typing import List, Tuple, Union
 
 from mmseg.models.decode_heads import EncHead as StockEncHead
 from torch import Tensor
@@ -67,7 +67,8 @@ class EncHead(StockEncHead):
             act_cfg=self.act_cfg)
         self.dropout = build_dropout(dropout_type, self.dropout_ratio)
 
-    def loss_by_feat(self, seg_logit, batch_data_samples: List) -> dict:
+    def loss_by_feat(self, seg_logit: Union[Tensor, Tuple[Tensor, Tensor]],
+                     batch_data_samples: List) -> dict:
         """Compute the losses of the logits and of the presence logits.
 
         Args:
@@ -78,7 +79,7 @@ class EncHead(StockEncHead):
         Returns:
             ``loss_*`` terms, ``acc_seg`` and, with ``use_se_loss``, ``loss_se``.
         """
-        logits, presence = self._split(seg_logit)
+        logits, presence = seg_logit if self.use_se_loss else (seg_logit, None)
         losses = decode_losses(self, logits, batch_data_samples)
         if self.use_se_loss:
             labels = self._stack_batch_gt(batch_data_samples)  # (B, 1, H, W)
@@ -86,7 +87,3 @@ class EncHead(StockEncHead):
                 presence,
                 presence_target(labels, self.num_classes, self.ignore_index))
         return losses
-
-    def _split(self, output) -> Tuple[Tensor, Optional[Tensor]]:
-        """Return logits (B, C, h, w) and presence logits (B, C), if any."""
-        return output if self.use_se_loss else (output, None)

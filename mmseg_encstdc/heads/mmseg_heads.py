@@ -85,7 +85,7 @@ class STDCHead(StockSTDCHead):
     @torch.no_grad()
     def edges(self, labels: Tensor) -> Tensor:
         """Return 1 on edges of label maps (B, H, W), else 0; int64, (B, H, W)."""
-        scales = detail_edges(labels, self.boundary_threshold)
-        fused = sum(weight * scale for weight, scale in
-                    zip(self.fusion_kernel.flatten(), scales))
+        maps = detail_edges(labels, self.boundary_threshold)
+        fused = sum(weight * edges for weight, edges in
+                    zip(self.fusion_kernel.flatten(), maps))
         return (fused > self.boundary_threshold).long()

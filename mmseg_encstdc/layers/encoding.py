@@ -59,7 +59,7 @@ class Encoding(nn.Module):
         return encode(x, codewords, scale)
 
     def _check(self, x: Tensor) -> None:
-        """Check x here: ``encode`` sees converted parameters, and names those."""
+        """Check x (B, D, N) or (B, D, H, W); messages name the layer's arguments."""
         if x.dim() not in (3, 4):
             raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
                                f'got {tuple(x.shape)}')

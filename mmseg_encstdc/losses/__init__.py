@@ -1,4 +1,4 @@
-"""Train both networks: losses as pure functions, and thin modules over them."""
+"""Define the losses of both networks: pure functions, and modules over them."""
 from .detail import DetailAggregateLoss, detail_edges, detail_target
 from .dice import BinaryDiceLoss, binary_dice_loss
 from .ohem import OhemCELoss, ohem_mean

@@ -1,4 +1,4 @@
-"""Give losses what an MMSegmentation head needs of its ``loss_decode``."""
+"""Define the base class of losses that serve as ``loss_decode`` of a head."""
 from torch import nn
 
 __all__ = ['DecodeLoss']

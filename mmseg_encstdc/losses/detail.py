@@ -23,8 +23,8 @@ def detail_target(labels: Tensor,
                   permutation_invariant: bool = False) -> Tensor:
     """Fuse the edges of label maps at three strides into one binary map.
 
-    Source: STDC-Seg (arXiv 2104.13188), section 3.3: the weighted sum of
-    :func:`detail_edges`, cut at ``threshold``.
+    Source: STDC-Seg (arXiv 2104.13188), section 3.3. The result is 1 where the
+    weighted sum of :func:`detail_edges` exceeds ``threshold``.
 
     Args:
         labels: class ids, (B, H, W), any integer type.
@@ -155,7 +155,8 @@ class DetailAggregateLoss(DecodeLoss):
             the threshold of the fused map makes their gradient 0. The target has no
             threshold here: it is the sum of the three maps times
             ``softmax(fusion_logits)``, which starts at ``fusion_weights`` divided by
-            their sum. The weight grows of the stride that the network predicts best.
+            their sum. Training increases the weight of the stride that the network
+            predicts best.
         loss_weight: factor of both losses.
         loss_name: key in the log.
 

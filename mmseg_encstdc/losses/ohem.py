@@ -16,11 +16,10 @@ __all__ = ['OhemCELoss', 'largest_weights', 'ohem_mean']
 def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
     """Average the losses above ``threshold``, or the largest ones.
 
-    In descending order: if the loss number ``min_kept`` (0-based) exceeds the
-    threshold, all losses above the threshold are averaged, else the ``min_kept``
-    largest. A selection finds the smallest loss to keep; nothing is sorted. A CPU
-    skips the selection where the losses above the threshold are averaged. A GPU runs
-    it always, so that the host does not wait for the device. Losses equal to the
+    If more than ``min_kept`` losses exceed the threshold, all of those are averaged,
+    else the ``min_kept`` largest. A selection finds the smallest loss to keep; no
+    sort is needed. A CPU skips the selection where the threshold decides. A GPU always
+    runs it, so that the host does not wait for the device. Losses equal to the
     smallest one kept have equal weights.
 
     Args:

@@ -51,7 +51,8 @@ class PixelLosses(NamedTuple):
 
 
 class PixelReduction(ABC):
-    """Mark a loss of a head that can be computed from :class:`PixelLosses`."""
+    """Mark a ``loss_decode`` that can be computed from :class:`PixelLosses`."""
+    loss_name: str
 
     @abstractmethod
     def reduce_pixels(self, pixels: PixelLosses,
@@ -65,7 +66,7 @@ class PixelReduction(ABC):
 
 
 class PixelWeighting(ABC):
-    """Mark a sampler of a head that can be computed from :class:`PixelLosses`."""
+    """Mark a ``sampler`` that can be computed from :class:`PixelLosses`."""
 
     def takes_pixels(self) -> bool:
         """Return whether the settings allow :meth:`pixel_weights`."""
@@ -90,29 +91,23 @@ class CrossEntropyReduction(PixelReduction):
     def reduce_pixels(self, pixels: PixelLosses,
                       weight: Optional[Tensor] = None) -> Tensor:
         """Return MMSegmentation's number; the divisor stays on the device."""
-        loss, labels = self.loss, pixels.labels
-        losses, count = pixels.losses, labels.numel()
+        loss, (losses, labels, classes, ignored, _) = self.loss, pixels
+        count = labels.numel()
         if loss.class_weight is not None:
             class_weights = pixels.class_weights(loss.class_weight)
             losses, count = losses * class_weights, class_weights.sum()
-            if self._counts_ignored(pixels):
-                count = count + (labels == pixels.ignore_index).sum() * float(
-                    loss.class_weight[pixels.ignore_index])
+            if (not loss.avg_non_ignore and -classes <= ignored < classes
+                    and compat.counts_ignored_class()):
+                count = count + (labels == ignored).sum() * float(
+                    loss.class_weight[ignored])
         elif loss.avg_non_ignore:
-            count = (labels != pixels.ignore_index).sum()
+            count = (labels != ignored).sum()
         if weight is not None:
             losses = losses * weight
         total = losses.sum()
         if loss.reduction == 'mean':
             total = total / (count + EPS)
         return loss.loss_weight * total
-
-    def _counts_ignored(self, pixels: PixelLosses) -> bool:
-        """Return whether the divisor has the class weight of ignored pixels."""
-        classes = pixels.num_classes
-        return (not self.loss.avg_non_ignore
-                and -classes <= pixels.ignore_index < classes
-                and compat.counts_ignored_class())
 
 
 def loss_modules(head: nn.Module) -> List[nn.Module]:
@@ -122,7 +117,7 @@ def loss_modules(head: nn.Module) -> List[nn.Module]:
 
 
 def pixel_reduction(loss: nn.Module) -> Optional[PixelReduction]:
-    """Return what computes ``loss`` from pixels; None where it needs logits."""
+    """Return the reduction of a ``loss_decode``; None where it needs logits."""
     if isinstance(loss, PixelReduction):
         return loss
     # A subclass may compute another loss.
@@ -133,7 +128,7 @@ def pixel_reduction(loss: nn.Module) -> Optional[PixelReduction]:
 
 
 def pixel_reductions(head: nn.Module) -> Optional[List[PixelReduction]]:
-    """Return what computes each loss of a decode head from pixels, in order.
+    """Return the reductions of a decode head's losses, in their order.
 
     Returns:
         None where a loss or the sampler needs logits at the size of the labels,
