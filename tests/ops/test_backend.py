@@ -1,6 +1,8 @@
 """backend chooses which implementation computes, checks it, and says why."""
 import ast
+import json
 import logging
+import statistics
 import subprocess
 import sys
 import types
@@ -96,6 +98,22 @@ def test_auto_takes_nothing_that_has_no_self_check():
         assert set(operator.tolerances) == {
             torch.float32, torch.float16, torch.bfloat16}
     assert set(backend.AUTO) == set(backend.OPERATORS)
+
+
+def test_auto_follows_the_gpu_runs_on_record(root):
+    times = {}
+    for file in (root / 'benchmarks' / 'results').glob('encode_*.json'):
+        for row in json.loads(file.read_text()).get('shapes', ()):
+            for name in set(row['times_ms']) & {'triton', 'cuda'}:
+                times.setdefault(name, []).append(
+                    row['times_ms'][name]['forward_backward'] /
+                    row['times_ms']['torch']['forward_backward'])
+    measured = sorted(times, key=lambda name: statistics.median(times[name]))
+    order = backend.AUTO['encode']
+    if not measured:  # then what has no run on a GPU stays out
+        assert order == ('triton', )
+    else:
+        assert order[0] == measured[0]
 
 
 # --- The self-check ---------------------------------------------------------------
