@@ -13,9 +13,7 @@
 #include <mutex>
 #include <tuple>
 
-#include "cross_entropy.h"
 #include "encode.h"
-#include "kth_largest.h"
 
 namespace encstdc {
 namespace {
@@ -125,113 +123,6 @@ std::tuple<Tensor, Tensor, Tensor> encode_backward(const Tensor& grad,
   return {grad_x, grad_codes, grad_steep};
 }
 
-// Logits (B, C, h, w), labels (B, H, W).
-LossShape loss_shape_of(const Tensor& logits, const Tensor& labels,
-                        bool align_corners, int64_t ignore_index) {
-  return {type_of(logits),      int(logits.size(0)), int(logits.size(1)),
-          int(logits.size(2)),  int(logits.size(3)), int(labels.size(1)),
-          int(labels.size(2)),  labels.scalar_type() == at::kByte,
-          align_corners,        ignore_index};
-}
-
-bool small(const Tensor& x) {
-  for (int64_t size : x.sizes()) {
-    if (size > std::numeric_limits<int>::max()) return false;
-  }
-  return true;
-}
-
-// Whether the kernels take them, with corners aligned or not.
-bool supports_cross_entropy(const Tensor& logits, const Tensor& labels) {
-  bool types = logits.scalar_type() == at::kFloat ||
-               logits.scalar_type() == at::kHalf ||
-               logits.scalar_type() == at::kBFloat16;
-  types = types && (labels.scalar_type() == at::kLong ||
-                    labels.scalar_type() == at::kByte);
-  if (!types || !logits.is_cuda() || logits.device() != labels.device()) {
-    return false;
-  }
-  if (logits.dim() != 4 || labels.dim() != 3 || logits.size(0) != labels.size(0) ||
-      !small(logits) || !small(labels)) {
-    return false;
-  }
-  for (bool aligned : {false, true}) {
-    LossShape shape = loss_shape_of(logits, labels, aligned, -1);
-    if (!plan(shape, false).strip || !plan(shape, true).strip) return false;
-  }
-  return true;
-}
-
-LossPlan loss_plan_of(const LossShape& shape, const Tensor& logits,
-                      const Tensor& labels, bool backward) {
-  TORCH_CHECK(supports_cross_entropy(logits, labels),
-              "logits ", logits.sizes(), " and labels ", labels.sizes(),
-              " are not what the kernels of the cross entropy take");
-  return plan(shape, backward);
-}
-
-std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits,
-                                                 const Tensor& labels,
-                                                 bool align_corners,
-                                                 int64_t ignore_index) {
-  c10::cuda::CUDAGuard guard(logits.device());
-  Tensor scores = logits.contiguous(), classes = labels.contiguous();
-  LossShape shape = loss_shape_of(scores, classes, align_corners, ignore_index);
-  LossPlan how = loss_plan_of(shape, scores, classes, false);
-  Tensor losses = at::empty(classes.sizes(), scores.options().dtype(at::kFloat));
-  Tensor hits = at::empty(classes.sizes(), scores.options().dtype(at::kBool));
-  Tensor normaliser = at::empty_like(losses);
-  const char* wrong = forward(
-      shape, how, scores.data_ptr(), classes.data_ptr(), losses.data_ptr<float>(),
-      static_cast<uint8_t*>(hits.data_ptr()), normaliser.data_ptr<float>(),
-      current_stream());
-  TORCH_CHECK(!wrong, wrong);
-  return {losses, hits, normaliser};
-}
-
-Tensor cross_entropy_backward(const Tensor& grad, const Tensor& logits,
-                              const Tensor& labels, const Tensor& normaliser,
-                              bool align_corners, int64_t ignore_index) {
-  c10::cuda::CUDAGuard guard(logits.device());
-  Tensor scores = logits.contiguous(), classes = labels.contiguous();
-  Tensor pull = grad.contiguous(), sums = normaliser.contiguous();
-  TORCH_CHECK(pull.sizes() == classes.sizes() && sums.sizes() == classes.sizes(),
-              "gradient ", pull.sizes(), " and normaliser ", sums.sizes(),
-              " must be of the labels' shape ", classes.sizes());
-  LossShape shape = loss_shape_of(scores, classes, align_corners, ignore_index);
-  LossPlan how = loss_plan_of(shape, scores, classes, true);
-  Tensor grad_logits = at::empty_like(scores);
-  Tensor workspace =
-      at::empty({how.workspace}, scores.options().dtype(at::kByte));
-  const char* wrong = backward(
-      shape, how, pull.data_ptr<float>(), scores.data_ptr(), classes.data_ptr(),
-      sums.data_ptr<float>(), grad_logits.data_ptr(), workspace.data_ptr(),
-      current_stream());
-  TORCH_CHECK(!wrong, wrong);
-  return grad_logits;
-}
-
-// The k-th largest, from 1, of all values; NaN is the largest.
-Tensor select_kth_largest(const Tensor& values, int64_t k) {
-  c10::cuda::CUDAGuard guard(values.device());
-  Tensor flat = values.contiguous();
-  int64_t count = flat.numel();
-  TORCH_CHECK(count <= std::numeric_limits<int>::max() && k >= 1 && k <= count,
-              "k must be 1 to the number of values, below 2^31, got ", k, " of ",
-              count);
-  int processors = 0;
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(
-      &processors, cudaDevAttrMultiProcessorCount, flat.device().index()));
-  Tensor result = at::empty({}, flat.options());
-  Tensor workspace =
-      at::zeros({kth_largest_workspace()}, flat.options().dtype(at::kByte));
-  const char* wrong = kth_largest(
-      flat.data_ptr<float>(), count, k, processors, result.data_ptr<float>(),
-      workspace.data_ptr(), current_stream());
-  TORCH_CHECK(!wrong, wrong);
-  return result;
-}
-
 }  // namespace
 }  // namespace encstdc
 
@@ -244,17 +135,4 @@ TORCH_LIBRARY(mmseg_encstdc_cuda, library) {
       "encode_backward(Tensor grad, Tensor x, Tensor codewords, Tensor scale)"
       " -> (Tensor, Tensor, Tensor)",
       encstdc::encode_backward);
-  library.def("supports_cross_entropy(Tensor logits, Tensor labels) -> bool",
-              encstdc::supports_cross_entropy);
-  library.def(
-      "cross_entropy(Tensor logits, Tensor labels, bool align_corners,"
-      " int ignore_index) -> (Tensor losses, Tensor hits, Tensor normaliser)",
-      encstdc::cross_entropy);
-  library.def(
-      "cross_entropy_backward(Tensor grad, Tensor logits, Tensor labels,"
-      " Tensor normaliser, bool align_corners, int ignore_index)"
-      " -> Tensor grad_logits",
-      encstdc::cross_entropy_backward);
-  library.def("kth_largest(Tensor values, int k) -> Tensor",
-              encstdc::select_kth_largest);
 }

@@ -52,22 +52,6 @@ __device__ inline BFloat16 from_float<BFloat16>(float value) {
 __device__ inline uint32_t as_bits(float value) { return __float_as_uint(value); }
 __device__ inline float as_float(uint32_t bits) { return __uint_as_float(bits); }
 
-// 2 to the value, to 2 units in the last place; what is denormal becomes zero.
-__device__ inline float exp2_fast(float value) {
-  float out;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(value));
-  return out;
-}
-// The logarithm of base 2, to 2^-22.
-__device__ inline float log2_fast(float value) {
-  float out;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(value));
-  return out;
-}
-__device__ inline void add_atomically(uint32_t* sum, uint32_t value) {
-  atomicAdd(sum, value);
-}
-
 // --- Threads -----------------------------------------------------------------
 
 __device__ inline int thread() { return threadIdx.x; }

@@ -79,13 +79,6 @@ inline BFloat16 from_float<BFloat16>(float value) {
   return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 
-inline float exp2_fast(float value) {
-  float out = std::exp2(value);
-  return std::fabs(out) < 0x1p-126f ? 0 : out;  // NaN stays
-}
-inline float log2_fast(float value) { return std::log2(value); }
-inline void add_atomically(uint32_t* sum, uint32_t value) { *sum += value; }
-
 namespace emulation {
 
 struct Barrier {
