@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import encode
-from ..ops.encoding import MAX_CODES
+from ..ops.encode import MAX_CODES
 
 __all__ = ['ContextEncoding', 'Encoding']
 
@@ -53,8 +53,6 @@ class Encoding(nn.Module):
             TypeError: when the types of x and of the parameters do not fit.
         """
         self._check(x)
-        if x.dim() == 3:
-            x = x.transpose(1, 2)  # (B, N, D), a view
         codewords, scale = self.codewords, self.scale
         if codewords.dtype in HALVES:  # model.half()
             return encode(x, codewords.float(), scale.float()).to(

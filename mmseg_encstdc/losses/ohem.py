@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import kth_largest
-from ..ops.cross_entropy import pixel_weights
+from ..ops.upsampled_cross_entropy import pixel_weights
 from .base import DecodeLoss
 
 __all__ = ['OhemCELoss', 'ohem_mean']

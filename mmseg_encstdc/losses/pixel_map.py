@@ -11,7 +11,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
 from .. import compat
-from ..ops.cross_entropy import pixel_weights
+from ..ops.upsampled_cross_entropy import pixel_weights
 
 __all__ = [
     'is_plain_cross_entropy', 'losses_of', 'map_loss', 'pixel_accuracy', 'weighed'

@@ -19,7 +19,7 @@ from operator_cases import (  # noqa: E402
     formula,
 )
 
-from mmseg_encstdc.ops import paths  # noqa: E402
+from mmseg_encstdc.ops import backend  # noqa: E402
 
 # Whole; odd sizes; a cluster of blocks; groups and chunks.
 SHAPES = ((2, 128, 64, 32), (1, 37, 45, 5), (1, 512, 520, 32), (1, 700, 70, 70))
@@ -34,8 +34,8 @@ def encode(kernels) -> int:
                 x, *rest = draw(*shape, dtype)
                 x = LAYOUTS[layout](x.cuda())
                 codewords, scale, grad = (value.cuda() for value in rest)
-                got = [kernels.encode(x, codewords, scale),
-                       *kernels.encode_backward(grad, x, codewords, scale)]
+                got = [kernels.encode_cuda(x, codewords, scale),
+                       *kernels.encode_cuda_backward(grad, x, codewords, scale)]
                 inputs = (x.cpu(), *rest)
                 assert_agree([value.cpu() for value in got], formula(*inputs),
                              FORMULA[dtype], inputs)
@@ -43,9 +43,8 @@ def encode(kernels) -> int:
 
 
 def main() -> None:
-    kernels = paths.extension()
-    assert kernels is not None, 'the kernels are not built'
-    print(f'{encode(kernels)} cases agree')
+    assert backend.load_extension(), 'the kernels are not built'
+    print(f'{encode(torch.ops.mmseg_encstdc)} cases agree')
 
 
 if __name__ == '__main__':

@@ -7,12 +7,12 @@ from operator_cases import FORMULA, LAYOUTS, TYPES, assert_agree, draw, formula
 from torch.autograd import gradcheck
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_encstdc.ops import encode, paths
+from mmseg_encstdc.ops import backend, encode
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        not torch.cuda.is_available() or paths.extension() is None,
+        not torch.cuda.is_available() or not backend.load_extension(),
         reason='needs a CUDA device and the compiled kernels')
 ]
 
@@ -20,7 +20,7 @@ pytestmark = [
 @pytest.fixture(autouse=True, params=['cuda', 'torch'])
 def path(request, monkeypatch):
     """Every test runs on both paths."""
-    monkeypatch.setenv(paths.VARIABLE, request.param)
+    monkeypatch.setenv(backend.VARIABLE, request.param)
     return request.param
 
 
@@ -31,12 +31,11 @@ def on_device(inputs):
 def computed(x, codewords, scale, grad):
     """Encodings and gradients of x (B, D, N), as operator_cases orders them."""
     leaves = [value.detach().requires_grad_() for value in (x, codewords, scale)]
-    out = encode(leaves[0].transpose(1, 2), *leaves[1:])
+    out = encode(*leaves)
     return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
 
 
-# Path A sums in float32, but through torch's products, which may be in another
-# order.
+# torch sums in float32, but its products may be in another order.
 def tolerance(dtype):
     return {name: max(width, 2e-5) for name, width in FORMULA[dtype].items()}
 
@@ -68,23 +67,23 @@ def test_a_second_run_gives_the_same_bits(dtype):
 
 
 def test_float64_passes_gradcheck(monkeypatch):
-    monkeypatch.setenv(paths.VARIABLE, 'auto')  # path A, which has float64
+    monkeypatch.setenv(backend.VARIABLE, 'auto')  # torch has float64
     x, codewords, scale, _ = (
         value.double().requires_grad_()
         for value in on_device(draw(2, 6, 9, 4, torch.float64)))
-    assert gradcheck(encode, (x.transpose(1, 2), codewords, scale))
+    assert gradcheck(encode, (x, codewords, scale))
 
 
 def test_the_operator_passes_opcheck():
     x, codewords, scale, _ = on_device(draw(2, 40, 70, 8, torch.float32))
     leaves = [value.requires_grad_() for value in (x, codewords, scale)]
     torch.library.opcheck(
-        torch.ops.mmseg_encstdc.encode.default, (*leaves, False))
+        torch.ops.mmseg_encstdc.encode.default, leaves)
 
 
 @pytest.mark.parametrize('batch, count', [(0, 12), (2, 0)])
 def test_nothing_gives_empty_or_zero(batch, count):
-    x = torch.zeros(batch, count, 5, device='cuda', requires_grad=True)
+    x = torch.zeros(batch, 5, count, device='cuda', requires_grad=True)
     out = encode(x, torch.randn(3, 5, device='cuda'),
                  -torch.rand(3, device='cuda'))
     assert out.shape == (batch, 3, 5) and (out == 0).all()
@@ -93,7 +92,7 @@ def test_nothing_gives_empty_or_zero(batch, count):
 def test_nan_reaches_the_image_it_is_in_and_no_other():
     x, codewords, scale, _ = on_device(draw(2, 64, 100, 8, torch.float32))
     x[0, 1, 2] = float('nan')
-    out = encode(x.transpose(1, 2), codewords, scale)
+    out = encode(x, codewords, scale)
     assert out[0].isnan().all() and not out[1].isnan().any()
 
 
@@ -104,7 +103,7 @@ def test_autocast_compile_and_checkpointing_change_nothing():
 
     def gradients(function):
         leaves = [value.detach().requires_grad_() for value in inputs[:3]]
-        out = function(leaves[0].transpose(1, 2), *leaves[1:])
+        out = function(*leaves)
         return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
 
     def under_autocast(*arguments):
@@ -149,26 +148,14 @@ def test_nothing_waits_for_the_device():
 
 def test_memory_beside_the_results_is_a_twentieth_of_x(path):
     if path == 'torch':
-        pytest.skip('path A has tiles of its own')
+        pytest.skip('torch has blocks of its own')
     x, codewords, scale, grad = on_device(
         draw(16, 512, 64 * 64, 32, torch.bfloat16))
     x.requires_grad_()
-    out = encode(x.transpose(1, 2), codewords, scale)
+    out = encode(x, codewords, scale)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     torch.autograd.grad(out, x, grad)
     beside = torch.cuda.max_memory_allocated() - before - x.nbytes
     assert beside < 0.05 * x.nbytes
-
-
-def test_the_environment_chooses(monkeypatch):
-    x, codewords, _, _ = on_device(draw(1, 8, 9, 4, torch.float32))
-    for asked, expected in (('auto', 'cuda'), ('cuda', 'cuda'), ('torch', 'torch')):
-        monkeypatch.setenv(paths.VARIABLE, asked)
-        if asked == 'auto' and torch.cuda.get_device_capability() < (8, 0):
-            expected = 'torch'
-        assert paths.chosen(x, codewords) == expected
-    monkeypatch.setenv(paths.VARIABLE, 'cuda')
-    with pytest.raises(RuntimeError, match='float64'):
-        paths.chosen(x.double(), codewords.double())
