@@ -21,24 +21,24 @@ from torch import Tensor
 __all__ = ['backward', 'forward', 'why_not']
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-MOST_IMAGES = 65535  # of a CUDA grid's second and third axis
+MOST_ELEMENTS = 2**30  # of an image, from first to last; the kernels count in int32
+MOST_IMAGES = 65535  # limit of the second axis of a CUDA grid
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # A weight of 0 times infinity is NaN, so the logits of masked classes stay finite.
 LARGEST = tl.constexpr(torch.finfo(torch.float32).max / 4)
 
-BLOCK_CLASSES = 8  # of a program at a time; each thread holds all of them
-FORWARD_COLUMNS = 128  # label columns, one a thread
-FORWARD_ROWS = 8  # label rows that share the logits of a cell, at most
-BACKWARD_CELLS = 16  # cells of a row of cells
-BACKWARD_LANES = 4  # threads that share the label columns of a cell, at most
-BACKWARD_ROWS = 4  # label rows at a time, at most
+BLOCK_C = 8  # classes at a time; a thread holds all of them
+FORWARD_X = 128  # label columns of a program, one a thread
+FORWARD_Y = 8  # most label rows at a time
+BACKWARD_X = 4  # most label columns of a cell at a time, one a thread
+BACKWARD_THREADS = 64
 SUM_BLOCK = 512
 
 
 def why_not(logits: Tensor, labels: Tensor) -> Optional[str]:
-    """Say why the kernels do not take these arguments; None where they do.
+    """Say why the kernels do not take these arguments, or return None.
 
     Args:
         logits: (B, C, h, w).
@@ -47,9 +47,9 @@ def why_not(logits: Tensor, labels: Tensor) -> Optional[str]:
     if logits.dtype not in FLOATS:
         return f'the logits are {str(logits.dtype).replace("torch.", "")}'
     if logits.size(0) > MOST_IMAGES:
-        return f'the batch has more than {MOST_IMAGES} images'
-    if logits.size(1) > MOST_IMAGES * BLOCK_CLASSES:
-        return f'there are more than {MOST_IMAGES * BLOCK_CLASSES} classes'
+        return f'there are more than {MOST_IMAGES} images'
+    if max(_span(logits), _span(labels), labels[0].numel()) > MOST_ELEMENTS:
+        return f'an image spans more than {MOST_ELEMENTS} elements'
     return None
 
 
@@ -58,7 +58,7 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool,
     """Compute losses, hits and logsumexp, (B, H, W) each: float32, bool, float32.
 
     A hit is a pixel whose label has the largest logit. An ignored pixel has loss 0
-    and no hit; one whose label is no class has loss NaN and no hit.
+    and is no hit; one whose label is no class has loss NaN and is no hit.
 
     Args:
         logits: (B, C, h, w), float32, float16 or bfloat16, any strides.
@@ -71,15 +71,15 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool,
     hits = torch.empty_like(losses, dtype=torch.bool)
     logsumexp = torch.empty_like(losses)
     rows, columns = _axes(logits, labels, align_corners)
-    tiles = triton.cdiv(labels.size(2), FORWARD_COLUMNS)
-    with _on_device(logits):
-        upsampled_cross_entropy_forward[(tiles * height, batch)](
+    grid = triton.cdiv(labels.size(2), FORWARD_X) * height, batch
+    with torch.cuda.device_of(logits):
+        upsampled_cross_entropy_forward[grid](
             logits, labels, losses, hits, logsumexp,
             rows.first, rows.weight, columns.before, columns.weight,
             *logits.stride(), *labels.stride(),
-            classes, height, width, labels.size(1), labels.size(2), ignore_index,
-            BLOCK_CLASSES=BLOCK_CLASSES, BLOCK_ROWS=min(rows.usual, FORWARD_ROWS),
-            BLOCK_COLUMNS=FORWARD_COLUMNS, num_warps=4)
+            classes, height, width, *labels.shape[1:], ignore_index,
+            BLOCK_C=BLOCK_C, BLOCK_Y=min(rows.usual, FORWARD_Y), BLOCK_X=FORWARD_X,
+            num_warps=FORWARD_X // 32)
     return losses, hits, logsumexp
 
 
@@ -91,29 +91,41 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
     one whose label is no class gives NaN.
 
     Args:
-        grad: of the losses, (B, H, W), any strides.
-        logits, labels, align_corners, ignore_index: of ``forward``.
-        logsumexp: what ``forward`` returned, (B, H, W).
+        grad: gradient of the losses, (B, H, W), any strides.
+        logits: (B, C, h, w), as in ``forward``.
+        labels: (B, H, W), as in ``forward``.
+        logsumexp: (B, H, W), contiguous, from ``forward``.
+        align_corners: of the interpolation.
+        ignore_index: label of the ignored pixels.
     """
     batch, classes, height, width = logits.shape
-    rows, columns = _axes(logits, labels, align_corners)
-    partial_sum = logits.new_empty((4, *logits.shape), dtype=torch.float32)
+    if _span(grad) > MOST_ELEMENTS:
+        grad = grad.contiguous()
     grad_logits = logits.new_empty(logits.shape)
-    tiles = triton.cdiv(width, BACKWARD_CELLS)
-    grid = tiles * height, triton.cdiv(classes, BLOCK_CLASSES), batch
-    with _on_device(logits):
-        upsampled_cross_entropy_backward[grid](
-            grad, logits, labels, logsumexp, partial_sum,
-            rows.first, rows.weight, columns.first, columns.weight,
-            *grad.stride(), *logits.stride(), *labels.stride(), *logsumexp.stride(),
-            batch, classes, height, width, ignore_index,
-            BLOCK_CLASSES=BLOCK_CLASSES, BLOCK_CELLS=BACKWARD_CELLS,
-            BLOCK_LANES=min(columns.usual, BACKWARD_LANES),
-            BLOCK_ROWS=min(rows.usual, BACKWARD_ROWS), num_warps=2)
+    partial_sum = logits.new_empty((4, *logits.shape), dtype=torch.float32)
+    rows, columns = _axes(logits, labels, align_corners)
+    block_x = min(columns.usual, BACKWARD_X)
+    cells = BACKWARD_THREADS // block_x
+    blocks = triton.cdiv(classes, BLOCK_C)
+    with torch.cuda.device_of(logits):
+        upsampled_cross_entropy_backward[
+            (blocks * triton.cdiv(width, cells) * height, batch)](
+                grad, logits, labels, logsumexp, partial_sum,
+                rows.first, rows.weight, columns.first, columns.weight,
+                *grad.stride(), *logits.stride(), *labels.stride(),
+                batch, classes, height, width, *labels.shape[1:], ignore_index,
+                BLOCK_C=BLOCK_C, BLOCK_CELLS=cells, BLOCK_X=block_x,
+                num_warps=BACKWARD_THREADS // 32)
         add_partial_sums[(triton.cdiv(grad_logits.numel(), SUM_BLOCK), )](
             partial_sum, grad_logits, grad_logits.numel(), height, width,
             BLOCK=SUM_BLOCK, num_warps=4)
     return grad_logits
+
+
+def _span(images: Tensor) -> int:
+    """Count the elements from the first to the last of an image in memory."""
+    return 1 + sum((size - 1) * stride for size, stride in
+                   zip(images.shape[1:], images.stride()[1:]))
 
 
 # --- Where the label rows and columns lie --------------------------------------
@@ -151,26 +163,27 @@ def _axis(inputs: int, outputs: int, align_corners: bool,
                 usual)
 
 
-def _on_device(logits: Tensor):
-    """Make the GPU of the logits the one that kernels start on."""
-    return torch.cuda.device(logits.device if logits.is_cuda else -1)
-
-
 # --- Kernels -------------------------------------------------------------------
 
 
 @triton.jit
-def _load_log2(pointers, mask):
+def load_logits(pointers):
     """Load logits in log2 units, within +-LARGEST; NaN stays NaN."""
-    values = tl.load(pointers, mask=mask, other=0.0).to(tl.float32) * LOG2_E
+    values = tl.load(pointers).to(tl.float32) * LOG2_E
     values = tl.minimum(values, LARGEST, propagate_nan=tl.PropagateNan.ALL)
     return tl.maximum(values, -LARGEST, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
-def _between(before, after, weight):
-    """Interpolate; written as one operation so that its rounding never varies."""
+def interpolate(before, after, weight):
+    """Mix two values; in fused operations, which round the same in any place."""
     return tl.fma(weight, after - before, before)
+
+
+@triton.jit
+def load_between(row, left, right, weight):
+    """Load the logits at the offsets left and right of a row and interpolate."""
+    return interpolate(load_logits(row + left), load_logits(row + right), weight)
 
 
 @triton.jit
@@ -180,87 +193,72 @@ def upsampled_cross_entropy_forward(
         losses,  # (B, H, W), float32, contiguous
         hits,  # (B, H, W), bool, contiguous
         logsumexp,  # (B, H, W), float32, contiguous
-        row_first,  # (h + 1, ), int32
+        row_first,  # (h + 1, ), int32, of Axis
         row_weight,  # (H, ), float32
         column_before,  # (W, ), int32
         column_weight,  # (W, ), float32
         logits_stride_b, logits_stride_c, logits_stride_h, logits_stride_w,
         labels_stride_b, labels_stride_h, labels_stride_w,
-        classes, height, width, label_height, label_width, ignore_index,
-        BLOCK_CLASSES: tl.constexpr, BLOCK_ROWS: tl.constexpr,
-        BLOCK_COLUMNS: tl.constexpr):
-    """Compute a tile of label columns of one row of cells of one image.
+        C, h, w, H, W, ignore_index,
+        BLOCK_C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Compute a tile of label columns x of one row of cells of one image.
 
-    A program reads four logits of a class for each label column, interpolates them
-    along the columns once, and along the rows for BLOCK_ROWS label rows.
+    BLOCK_Y label rows y at a time share what lies between the columns of the logits.
+    Tensors are (BLOCK_Y, BLOCK_C, BLOCK_X), or 1 where nothing varies.
     """
-    tiles = tl.cdiv(label_width, BLOCK_COLUMNS)
+    tiles = tl.cdiv(W, BLOCK_X)
     cell = tl.program_id(0) // tiles
     image = tl.program_id(1).to(tl.int64)
-    x = tl.program_id(0) % tiles * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-    in_row = x < label_width  # (X, )
-    left = tl.load(column_before + x, mask=in_row, other=0)
-    weight_x = tl.load(column_weight + x, mask=in_row, other=0.0)
-    upper = logits + image * logits_stride_b + cell.to(tl.int64) * logits_stride_h
-    lower = upper + (tl.minimum(cell + 1, height - 1) - cell) * logits_stride_h
-    to_left = left.to(tl.int64) * logits_stride_w  # (X, )
-    to_right = tl.minimum(left + 1, width - 1).to(tl.int64) * logits_stride_w
+    tile_x = tl.program_id(0) % tiles * BLOCK_X + tl.arange(0, BLOCK_X)[None, None, :]
+    x = tl.minimum(tile_x, W - 1)
+    weight_x = tl.load(column_weight + x)
+    left = tl.load(column_before + x)
+    right = tl.minimum(left + 1, w - 1) * logits_stride_w
+    left = left * logits_stride_w
+    upper = logits + image * logits_stride_b + cell * logits_stride_h
+    lower = upper + (tl.minimum(cell + 1, h - 1) - cell) * logits_stride_h
+    labels += image * labels_stride_b
+    losses += image * H * W
+    hits += image * H * W
+    logsumexp += image * H * W
+    first_y = tl.load(row_first + cell)
+    last_y = tl.load(row_first + cell + 1)
+    for start_y in range(first_y, last_y, BLOCK_Y):
+        tile_y = start_y + tl.arange(0, BLOCK_Y)[:, None, None]
+        y = tl.minimum(tile_y, last_y - 1)
+        weight_y = tl.load(row_weight + y)
 
-    last_row = tl.load(row_first + cell + 1)
-    for row in range(tl.load(row_first + cell), last_row, BLOCK_ROWS):
-        y = row + tl.arange(0, BLOCK_ROWS)
-        weight_y = tl.load(row_weight + y, mask=y < last_row, other=0.0)  # (Y, )
-        largest = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), float('-inf'), tl.float32)
-        total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-        for start in range(0, classes, BLOCK_CLASSES):
-            c = start + tl.arange(0, BLOCK_CLASSES)[:, None]  # (C, 1)
-            real = (c < classes) & in_row[None, :]  # (C, X)
-            offset = c.to(tl.int64) * logits_stride_c
-            above = _between(  # (C, X)
-                _load_log2(upper + offset + to_left[None, :], real),
-                _load_log2(upper + offset + to_right[None, :], real),
-                weight_x[None, :])
-            below = _between(
-                _load_log2(lower + offset + to_left[None, :], real),
-                _load_log2(lower + offset + to_right[None, :], real),
-                weight_x[None, :])
-            above = tl.where(c < classes, above, float('-inf'))
-            rise = tl.where(c < classes, below - above, 0.0)
-            scores = tl.fma(weight_y[:, None, None], rise[None, :, :],
-                            above[None, :, :])  # (Y, C, X)
+        largest = tl.full((BLOCK_Y, 1, BLOCK_X), float('-inf'), tl.float32)
+        total = tl.zeros((BLOCK_Y, 1, BLOCK_X), tl.float32)
+        for start_c in range(0, C, BLOCK_C):
+            c = start_c + tl.arange(0, BLOCK_C)[None, :, None]
+            is_class = c < C
+            channel = tl.minimum(c, C - 1) * logits_stride_c
+            above = load_between(upper, channel + left, channel + right, weight_x)
+            below = load_between(lower, channel + left, channel + right, weight_x)
+            scores = tl.fma(weight_y, tl.where(is_class, below - above, 0.0),
+                            tl.where(is_class, above, float('-inf')))
             before = largest
-            largest = tl.maximum(before, tl.max(scores, axis=1))
-            powers = tl.exp2(scores - largest[:, None, :])
-            total = total * tl.exp2(before - largest) + tl.sum(powers, axis=1)
+            largest = tl.maximum(before, tl.max(scores, axis=1, keep_dims=True))
+            total = (total * tl.exp2(before - largest)
+                     + tl.sum(tl.exp2(scores - largest), axis=1, keep_dims=True))
 
-        inside = (y < last_row)[:, None] & in_row[None, :]  # (Y, X)
         label = tl.load(
-            labels + image * labels_stride_b
-            + y.to(tl.int64)[:, None] * labels_stride_h
-            + x.to(tl.int64)[None, :] * labels_stride_w, mask=inside, other=0)
-        label = label.to(tl.int64)
-        valid = (label >= 0) & (label < classes)
-        offset = tl.where(valid, label, 0) * logits_stride_c
-        # The same operations as above, so that the largest score equals itself.
-        above = _between(
-            _load_log2(upper + offset + to_left[None, :], inside),
-            _load_log2(upper + offset + to_right[None, :], inside),
-            weight_x[None, :])
-        below = _between(
-            _load_log2(lower + offset + to_left[None, :], inside),
-            _load_log2(lower + offset + to_right[None, :], inside),
-            weight_x[None, :])
-        picked = _between(above, below, weight_y[:, None])
+            labels + y * labels_stride_h + x * labels_stride_w).to(tl.int64)
+        valid = (label >= 0) & (label < C)
         ignored = label == ignore_index
+        channel = tl.where(valid, label, 0).to(tl.int32) * logits_stride_c
+        above = load_between(upper, channel + left, channel + right, weight_x)
+        below = load_between(lower, channel + left, channel + right, weight_x)
+        score = interpolate(above, below, weight_y)
         log2_total = tl.log2(total)
-        loss = (largest - picked + log2_total) * LN_2
-        loss = tl.where(valid, loss, float('nan'))
-        out = ((image * label_height + y.to(tl.int64)[:, None]) * label_width
-               + x[None, :])
-        tl.store(losses + out, tl.where(ignored, 0.0, loss), mask=inside)
-        tl.store(logsumexp + out, (largest + log2_total) * LN_2, mask=inside)
-        hit = (picked >= largest) & (total == total) & valid & (label != ignore_index)
-        tl.store(hits + out, hit, mask=inside)
+        loss = tl.where(valid, (largest - score + log2_total) * LN_2, float('nan'))
+        # A NaN among the scores is not their largest, but makes their sum NaN.
+        hit = (score >= largest) & (total == total) & valid & (label != ignore_index)
+        inside = (tile_y < last_y) & (tile_x < W)
+        tl.store(losses + y * W + x, tl.where(ignored, 0.0, loss), mask=inside)
+        tl.store(hits + y * W + x, hit, mask=inside)
+        tl.store(logsumexp + y * W + x, (largest + log2_total) * LN_2, mask=inside)
 
 
 @triton.jit
@@ -268,123 +266,113 @@ def upsampled_cross_entropy_backward(
         grad,  # (B, H, W), of the losses
         logits,  # (B, C, h, w), float32, float16 or bfloat16
         labels,  # (B, H, W), an integer type
-        logsumexp,  # (B, H, W), float32
+        logsumexp,  # (B, H, W), float32, contiguous
         partial_sum,  # (4, B, C, h, w), float32, contiguous
-        row_first,  # (h + 1, ), int32
+        row_first,  # (h + 1, ), int32, of Axis
         row_weight,  # (H, ), float32
         column_first,  # (w + 1, ), int32
         column_weight,  # (W, ), float32
         grad_stride_b, grad_stride_h, grad_stride_w,
         logits_stride_b, logits_stride_c, logits_stride_h, logits_stride_w,
         labels_stride_b, labels_stride_h, labels_stride_w,
-        logsumexp_stride_b, logsumexp_stride_h, logsumexp_stride_w,
-        batch, classes, height, width, ignore_index,
-        BLOCK_CLASSES: tl.constexpr, BLOCK_CELLS: tl.constexpr,
-        BLOCK_LANES: tl.constexpr, BLOCK_ROWS: tl.constexpr):
-    """Sum the gradients of a tile of cells, for each of the cells' four logits.
+        B, C, h, w, H, W, ignore_index,
+        BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Sum the gradients in a tile of a row of cells, for the four logits of each.
 
-    The partial sums of a cell are those of its upper left, upper right, lower left
-    and lower right logit. BLOCK_LANES label columns of a cell are computed at once.
+    The four partial sums are those of the upper left, upper right, lower left and
+    lower right logit. BLOCK_X label columns x of every cell are computed at once.
+    Tensors are (BLOCK_C, BLOCK_CELLS, BLOCK_X), or 1 where nothing varies.
     """
-    tiles = tl.cdiv(width, BLOCK_CELLS)
-    cell = tl.program_id(0) // tiles
-    image = tl.program_id(2).to(tl.int64)
-    j = tl.program_id(0) % tiles * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)
-    c = tl.program_id(1) * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
-    real = (c < classes)[:, None] & (j < width)[None, :]  # (C, J)
-    upper = (logits + image * logits_stride_b + cell.to(tl.int64) * logits_stride_h
-             + c.to(tl.int64)[:, None] * logits_stride_c)
-    lower = upper + (tl.minimum(cell + 1, height - 1) - cell) * logits_stride_h
-    to_left = j.to(tl.int64)[None, :] * logits_stride_w
-    to_right = tl.minimum(j + 1, width - 1).to(tl.int64)[None, :] * logits_stride_w
-    upper_left = _load_log2(upper + to_left, real)[:, :, None]  # (C, J, 1)
-    upper_right = _load_log2(upper + to_right, real)[:, :, None]
-    lower_left = _load_log2(lower + to_left, real)[:, :, None]
-    lower_right = _load_log2(lower + to_right, real)[:, :, None]
+    # Programs of the same pixels follow each other, so that a cache holds these.
+    blocks = tl.cdiv(C, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)[:, None, None]
+    tiles = tl.cdiv(w, BLOCK_CELLS)
+    tile = tl.program_id(0) // blocks % tiles
+    cell = tl.program_id(0) // blocks // tiles
+    image = tl.program_id(1).to(tl.int64)
+    left = tile * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)[None, :, None]
+    exists = (c < C) & (left < w)
+    upper = logits + image * logits_stride_b + cell * logits_stride_h
+    lower = upper + (tl.minimum(cell + 1, h - 1) - cell) * logits_stride_h
+    channel = tl.minimum(c, C - 1) * logits_stride_c
+    to_left = channel + tl.minimum(left, w - 1) * logits_stride_w
+    to_right = channel + tl.minimum(left + 1, w - 1) * logits_stride_w
+    upper_left = load_logits(upper + to_left)
+    upper_right = load_logits(upper + to_right)
+    lower_left = load_logits(lower + to_left)
+    lower_right = load_logits(lower + to_right)
 
-    shape: tl.constexpr = (BLOCK_CLASSES, BLOCK_CELLS, BLOCK_LANES)
-    sum_upper_left = tl.zeros(shape, tl.float32)
-    sum_upper_right = tl.zeros(shape, tl.float32)
-    sum_lower_left = tl.zeros(shape, tl.float32)
-    sum_lower_right = tl.zeros(shape, tl.float32)
-    first = tl.load(column_first + j, mask=j < width, other=0)  # (J, )
-    last = tl.load(column_first + j + 1, mask=j < width, other=0)
-    first_row = tl.load(row_first + cell)
-    last_row = tl.load(row_first + cell + 1)
+    sum_upper_left = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+    sum_upper_right = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+    sum_lower_left = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+    sum_lower_right = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
     grad += image * grad_stride_b
     labels += image * labels_stride_b
-    logsumexp += image * logsumexp_stride_b
-    for step in range(0, tl.max(last - first, axis=0), BLOCK_LANES):
-        x = first[:, None] + step + tl.arange(0, BLOCK_LANES)[None, :]  # (J, L)
-        in_cell = x < last[:, None]
-        weight_x = tl.load(column_weight + x, mask=in_cell, other=0.0)[None, :, :]
+    logsumexp += image * H * W
+    first_x = tl.load(column_first + left, mask=left < w, other=0)
+    last_x = tl.load(column_first + left + 1, mask=left < w, other=0)
+    first_y = tl.load(row_first + cell)
+    last_y = tl.load(row_first + cell + 1)
+    for step in range(0, tl.max(tl.ravel(last_x - first_x), axis=0), BLOCK_X):
+        x = first_x + step + tl.arange(0, BLOCK_X)[None, None, :]
+        in_cell = x < last_x
+        x = tl.maximum(tl.minimum(x, last_x - 1), 0)
+        weight_x = tl.load(column_weight + x)
         # A column outside the cell must not make NaN of a logit that is NaN.
-        above = tl.where(in_cell[None, :, :],
-                         _between(upper_left, upper_right, weight_x), 0.0)
-        below = tl.where(in_cell[None, :, :],
-                         _between(lower_left, lower_right, weight_x), 0.0)
-        rise = below - above  # (C, J, L)
-        sum_upper = tl.zeros(shape, tl.float32)
-        sum_lower = tl.zeros(shape, tl.float32)
-        for row in range(first_row, last_row, BLOCK_ROWS):
-            y = row + tl.arange(0, BLOCK_ROWS)
-            weight_y = tl.load(row_weight + y, mask=y < last_row,
-                               other=0.0)[:, None, None]  # (Y, 1, 1)
-            inside = (y < last_row)[:, None, None] & in_cell[None, :, :]  # (Y, J, L)
-            long_y = y.to(tl.int64)[:, None, None]
-            long_x = x.to(tl.int64)[None, :, :]
-            label = tl.load(labels + long_y * labels_stride_h
-                            + long_x * labels_stride_w, mask=inside, other=0)
-            label = label.to(tl.int64)
-            scale = tl.load(grad + long_y * grad_stride_h + long_x * grad_stride_w,
-                            mask=inside, other=0.0).to(tl.float32)
-            log2_sum = tl.load(
-                logsumexp + long_y * logsumexp_stride_h
-                + long_x * logsumexp_stride_w, mask=inside,
-                other=float('inf')) * LOG2_E
-            valid = (label >= 0) & (label < classes)
+        above = tl.where(in_cell, interpolate(upper_left, upper_right, weight_x), 0.0)
+        below = tl.where(in_cell, interpolate(lower_left, lower_right, weight_x), 0.0)
+        change = below - above
+        sum_upper = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+        sum_lower = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+        for y in range(first_y, last_y):
+            weight_y = tl.load(row_weight + y)
+            label = tl.load(
+                labels + y * labels_stride_h + x * labels_stride_w).to(tl.int64)
+            scale = tl.load(
+                grad + y * grad_stride_h + x * grad_stride_w).to(tl.float32)
+            log2_sum = tl.load(logsumexp + y * W + x) * LOG2_E
+            valid = (label >= 0) & (label < C)
             scale = tl.where(valid, scale, float('nan'))
-            scale = tl.where(label == ignore_index, 0.0, scale)
-            scale = tl.where(inside, scale, 0.0)
+            scale = tl.where(in_cell & (label != ignore_index), scale, 0.0)
             label = tl.where(valid, label, -1).to(tl.int32)
-            scores = tl.fma(weight_y[:, None, :, :], rise[None, :, :, :],
-                            above[None, :, :, :])  # (Y, C, J, L)
-            chance = tl.exp2(scores - log2_sum[:, None, :, :])
-            chance = tl.where(label[:, None, :, :] == c[None, :, None, None],
-                              chance - 1.0, chance)
-            lower_scale = scale * weight_y  # (Y, J, L)
-            upper_scale = scale - lower_scale
-            sum_upper += tl.sum(chance * upper_scale[:, None, :, :], axis=0)
-            sum_lower += tl.sum(chance * lower_scale[:, None, :, :], axis=0)
+            probability = tl.exp2(tl.fma(weight_y, change, above) - log2_sum)
+            difference = tl.where(label == c, probability - 1.0, probability)
+            scale_lower = scale * weight_y
+            sum_upper = tl.fma(difference, scale - scale_lower, sum_upper)
+            sum_lower = tl.fma(difference, scale_lower, sum_lower)
         sum_upper_left += sum_upper * (1.0 - weight_x)
         sum_upper_right += sum_upper * weight_x
         sum_lower_left += sum_lower * (1.0 - weight_x)
         sum_lower_right += sum_lower * weight_x
 
-    out = (((image * classes + c.to(tl.int64)[:, None]) * height + cell) * width
-           + j[None, :])
-    corner = tl.cast(batch, tl.int64) * classes * height * width
-    tl.store(partial_sum + out, tl.sum(sum_upper_left, axis=2), mask=real)
-    tl.store(partial_sum + corner + out, tl.sum(sum_upper_right, axis=2), mask=real)
-    tl.store(partial_sum + 2 * corner + out, tl.sum(sum_lower_left, axis=2),
-             mask=real)
-    tl.store(partial_sum + 3 * corner + out, tl.sum(sum_lower_right, axis=2),
-             mask=real)
+    size = tl.cast(B, tl.int64) * C * h * w
+    out = partial_sum + ((image * C + c) * h + cell) * w + left
+    tl.store(out, tl.sum(sum_upper_left, axis=2, keep_dims=True), mask=exists)
+    out += size
+    tl.store(out, tl.sum(sum_upper_right, axis=2, keep_dims=True), mask=exists)
+    out += size
+    tl.store(out, tl.sum(sum_lower_left, axis=2, keep_dims=True), mask=exists)
+    out += size
+    tl.store(out, tl.sum(sum_lower_right, axis=2, keep_dims=True), mask=exists)
 
 
 @triton.jit
 def add_partial_sums(
         partial_sum,  # (4, B, C, h, w), float32, contiguous
         grad_logits,  # (B, C, h, w), contiguous
-        size, height, width, BLOCK: tl.constexpr):
-    """Add to each logit the partial sums of the four cells that touch it."""
+        size, h, w, BLOCK: tl.constexpr):
+    """Add for each logit the partial sums of the four cells around it."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < size
-    has_left = inside & (index % width > 0)
-    above = index // width % height > 0
-    total = tl.load(partial_sum + index, mask=inside, other=0.0)
-    total += tl.load(partial_sum + size + index - 1, mask=has_left, other=0.0)
-    upper = partial_sum + 2 * tl.cast(size, tl.int64) - width + index
-    total += tl.load(upper, mask=inside & above, other=0.0)
-    total += tl.load(upper + size - 1, mask=has_left & above, other=0.0)
+    has_left = inside & (index % w > 0)
+    has_upper = index // w % h > 0
+    right, below = 1, w  # how far a cell is from the logit to its right, and below
+    source = partial_sum + index
+    total = tl.load(source, mask=inside, other=0.0)
+    source += size
+    total += tl.load(source - right, mask=has_left, other=0.0)
+    source += size
+    total += tl.load(source - below, mask=inside & has_upper, other=0.0)
+    source += size
+    total += tl.load(source - right - below, mask=has_left & has_upper, other=0.0)
     tl.store(grad_logits + index, total, mask=inside)
