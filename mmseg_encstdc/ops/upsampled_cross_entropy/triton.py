@@ -1,15 +1,19 @@
 """Cross entropy of bilinearly upsampled logits in Triton, forward and backward.
 
-The logits at the size of the labels never reach memory: a program interpolates them
-in registers, forward and again backward. A cell is what lies between one logit and
-the next along an axis; its label rows (or columns) are interpolated from these two.
-Cell 0 also holds the outputs before the first logit, and the last cell those after
-the last logit.
+The logits at the size of the labels, called scores, never reach memory: a program
+interpolates them in registers, forward and again backward. A cell is what lies
+between one row and the next of the logits, and one column and the next. The scores
+in a cell are interpolated from its four logits. The first cell also has what lies
+before the first logit, the last cell what lies after the last logit.
 
-Logits count in log2 units inside the kernels, because a GPU computes powers of two.
-Both passes add in a fixed order, without atomic operations.
+The backward pass sums the gradients in every cell for each of its four logits. These
+partial sums are four times the size of the logits. Then each logit adds those of
+the four cells around it. No sum uses atomics, so every run gives the same bits.
+
+The kernels count logits in log2 units, because a GPU computes powers of two.
 """
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple, Optional, Tuple
 
 import torch
@@ -48,7 +52,7 @@ def why_not(logits: Tensor, labels: Tensor) -> Optional[str]:
         return f'the logits are {str(logits.dtype).replace("torch.", "")}'
     if logits.size(0) > MOST_IMAGES:
         return f'there are more than {MOST_IMAGES} images'
-    if max(_span(logits), _span(labels), labels[0].numel()) > MOST_ELEMENTS:
+    if max(_span(logits), _span(labels), prod(labels.shape[1:])) > MOST_ELEMENTS:
         return f'an image spans more than {MOST_ELEMENTS} elements'
     return None
 
@@ -116,9 +120,10 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
                 batch, classes, height, width, *labels.shape[1:], ignore_index,
                 BLOCK_C=BLOCK_C, BLOCK_CELLS=cells, BLOCK_X=block_x,
                 num_warps=BACKWARD_THREADS // 32)
-        add_partial_sums[(triton.cdiv(grad_logits.numel(), SUM_BLOCK), )](
-            partial_sum, grad_logits, grad_logits.numel(), height, width,
-            BLOCK=SUM_BLOCK, num_warps=4)
+        add_partial_sums[
+            (triton.cdiv(height * width, SUM_BLOCK) * classes * batch, )](
+                partial_sum, grad_logits, batch, classes, height, width,
+                BLOCK=SUM_BLOCK, num_warps=4)
     return grad_logits
 
 
@@ -204,13 +209,12 @@ def upsampled_cross_entropy_forward(
     """Compute a tile of label columns x of one row of cells of one image.
 
     BLOCK_Y label rows y at a time share what lies between the columns of the logits.
-    Tensors are (BLOCK_Y, BLOCK_C, BLOCK_X), or 1 where nothing varies.
     """
     tiles = tl.cdiv(W, BLOCK_X)
     cell = tl.program_id(0) // tiles
     image = tl.program_id(1).to(tl.int64)
-    tile_x = tl.program_id(0) % tiles * BLOCK_X + tl.arange(0, BLOCK_X)[None, None, :]
-    x = tl.minimum(tile_x, W - 1)
+    tile_x = tl.program_id(0) % tiles * BLOCK_X + tl.arange(0, BLOCK_X)[None, :]
+    x = tl.minimum(tile_x, W - 1)  # (1, X), with X for BLOCK_X
     weight_x = tl.load(column_weight + x)
     left = tl.load(column_before + x)
     right = tl.minimum(left + 1, w - 1) * logits_stride_w
@@ -224,28 +228,29 @@ def upsampled_cross_entropy_forward(
     first_y = tl.load(row_first + cell)
     last_y = tl.load(row_first + cell + 1)
     for start_y in range(first_y, last_y, BLOCK_Y):
-        tile_y = start_y + tl.arange(0, BLOCK_Y)[:, None, None]
-        y = tl.minimum(tile_y, last_y - 1)
+        tile_y = start_y + tl.arange(0, BLOCK_Y)[:, None]
+        y = tl.minimum(tile_y, last_y - 1)  # (Y, 1)
         weight_y = tl.load(row_weight + y)
 
-        largest = tl.full((BLOCK_Y, 1, BLOCK_X), float('-inf'), tl.float32)
-        total = tl.zeros((BLOCK_Y, 1, BLOCK_X), tl.float32)
+        largest = tl.full((BLOCK_Y, BLOCK_X), float('-inf'), tl.float32)
+        total = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32)
         for start_c in range(0, C, BLOCK_C):
-            c = start_c + tl.arange(0, BLOCK_C)[None, :, None]
-            is_class = c < C
+            c = start_c + tl.arange(0, BLOCK_C)[:, None]  # (C, 1)
             channel = tl.minimum(c, C - 1) * logits_stride_c
             above = load_between(upper, channel + left, channel + right, weight_x)
             below = load_between(lower, channel + left, channel + right, weight_x)
-            scores = tl.fma(weight_y, tl.where(is_class, below - above, 0.0),
-                            tl.where(is_class, above, float('-inf')))
+            change = tl.where(c < C, below - above, 0.0)  # (C, X)
+            above = tl.where(c < C, above, float('-inf'))
+            scores = tl.fma(weight_y[:, None, :], change[None, :, :],
+                            above[None, :, :])  # (Y, C, X)
             before = largest
-            largest = tl.maximum(before, tl.max(scores, axis=1, keep_dims=True))
-            total = (total * tl.exp2(before - largest)
-                     + tl.sum(tl.exp2(scores - largest), axis=1, keep_dims=True))
+            largest = tl.maximum(before, tl.max(scores, axis=1))
+            powers = tl.exp2(scores - largest[:, None, :])
+            total = total * tl.exp2(before - largest) + tl.sum(powers, axis=1)
 
         label = tl.load(
             labels + y * labels_stride_h + x * labels_stride_w).to(tl.int64)
-        valid = (label >= 0) & (label < C)
+        valid = (label >= 0) & (label < C)  # (Y, X)
         ignored = label == ignore_index
         channel = tl.where(valid, label, 0).to(tl.int32) * logits_stride_c
         above = load_between(upper, channel + left, channel + right, weight_x)
@@ -302,10 +307,9 @@ def upsampled_cross_entropy_backward(
     lower_left = load_logits(lower + to_left)
     lower_right = load_logits(lower + to_right)
 
-    sum_upper_left = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
-    sum_upper_right = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
-    sum_lower_left = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
-    sum_lower_right = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+    zeros = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+    sum_upper_left, sum_upper_right = zeros, zeros
+    sum_lower_left, sum_lower_right = zeros, zeros
     grad += image * grad_stride_b
     labels += image * labels_stride_b
     logsumexp += image * H * W
@@ -322,24 +326,23 @@ def upsampled_cross_entropy_backward(
         above = tl.where(in_cell, interpolate(upper_left, upper_right, weight_x), 0.0)
         below = tl.where(in_cell, interpolate(lower_left, lower_right, weight_x), 0.0)
         change = below - above
-        sum_upper = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
-        sum_lower = tl.zeros((BLOCK_C, BLOCK_CELLS, BLOCK_X), tl.float32)
+        sum_upper, sum_lower = zeros, zeros
         for y in range(first_y, last_y):
             weight_y = tl.load(row_weight + y)
             label = tl.load(
                 labels + y * labels_stride_h + x * labels_stride_w).to(tl.int64)
-            scale = tl.load(
+            grad_loss = tl.load(
                 grad + y * grad_stride_h + x * grad_stride_w).to(tl.float32)
             log2_sum = tl.load(logsumexp + y * W + x) * LOG2_E
             valid = (label >= 0) & (label < C)
-            scale = tl.where(valid, scale, float('nan'))
-            scale = tl.where(in_cell & (label != ignore_index), scale, 0.0)
+            grad_loss = tl.where(valid, grad_loss, float('nan'))
+            grad_loss = tl.where(in_cell & (label != ignore_index), grad_loss, 0.0)
             label = tl.where(valid, label, -1).to(tl.int32)
             probability = tl.exp2(tl.fma(weight_y, change, above) - log2_sum)
             difference = tl.where(label == c, probability - 1.0, probability)
-            scale_lower = scale * weight_y
-            sum_upper = tl.fma(difference, scale - scale_lower, sum_upper)
-            sum_lower = tl.fma(difference, scale_lower, sum_lower)
+            grad_lower = grad_loss * weight_y
+            sum_upper = tl.fma(difference, grad_loss - grad_lower, sum_upper)
+            sum_lower = tl.fma(difference, grad_lower, sum_lower)
         sum_upper_left += sum_upper * (1.0 - weight_x)
         sum_upper_right += sum_upper * weight_x
         sum_lower_left += sum_lower * (1.0 - weight_x)
@@ -347,32 +350,34 @@ def upsampled_cross_entropy_backward(
 
     size = tl.cast(B, tl.int64) * C * h * w
     out = partial_sum + ((image * C + c) * h + cell) * w + left
-    tl.store(out, tl.sum(sum_upper_left, axis=2, keep_dims=True), mask=exists)
-    out += size
-    tl.store(out, tl.sum(sum_upper_right, axis=2, keep_dims=True), mask=exists)
-    out += size
-    tl.store(out, tl.sum(sum_lower_left, axis=2, keep_dims=True), mask=exists)
-    out += size
-    tl.store(out, tl.sum(sum_lower_right, axis=2, keep_dims=True), mask=exists)
+    store_sum(out, sum_upper_left, exists)
+    store_sum(out + size, sum_upper_right, exists)
+    store_sum(out + 2 * size, sum_lower_left, exists)
+    store_sum(out + 3 * size, sum_lower_right, exists)
+
+
+@triton.jit
+def store_sum(pointers, values, mask):
+    """Store the sum over the label columns of a cell."""
+    tl.store(pointers, tl.sum(values, axis=2, keep_dims=True), mask=mask)
 
 
 @triton.jit
 def add_partial_sums(
         partial_sum,  # (4, B, C, h, w), float32, contiguous
         grad_logits,  # (B, C, h, w), contiguous
-        size, h, w, BLOCK: tl.constexpr):
-    """Add for each logit the partial sums of the four cells around it."""
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < size
+        B, C, h, w, BLOCK: tl.constexpr):
+    """Add for each logit of a map (h, w) the partial sums of its four cells."""
+    blocks = tl.cdiv(h * w, BLOCK)
+    first = (tl.program_id(0) // blocks).to(tl.int64) * h * w  # of the map
+    index = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    inside = index < h * w
     has_left = inside & (index % w > 0)
-    has_upper = index // w % h > 0
-    right, below = 1, w  # how far a cell is from the logit to its right, and below
-    source = partial_sum + index
-    total = tl.load(source, mask=inside, other=0.0)
-    source += size
-    total += tl.load(source - right, mask=has_left, other=0.0)
-    source += size
-    total += tl.load(source - below, mask=inside & has_upper, other=0.0)
-    source += size
-    total += tl.load(source - right - below, mask=has_left & has_upper, other=0.0)
-    tl.store(grad_logits + index, total, mask=inside)
+    has_upper = inside & (index >= w)
+    size = tl.cast(B, tl.int64) * C * h * w
+    here = partial_sum + first + index  # the cell that begins with the logit
+    total = tl.load(here, mask=inside, other=0.0)
+    total += tl.load(here + size - 1, mask=has_left, other=0.0)
+    total += tl.load(here + 2 * size - w, mask=has_upper, other=0.0)
+    total += tl.load(here + 3 * size - w - 1, mask=has_left & has_upper, other=0.0)
+    tl.store(grad_logits + first + index, total, mask=inside)
