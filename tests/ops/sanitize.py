@@ -20,7 +20,7 @@ from operator_cases import (  # noqa: E402
     formula,
 )
 
-from mmseg_encstdc.ops import paths  # noqa: E402
+from mmseg_encstdc.ops import backend  # noqa: E402
 
 # Whole; odd sizes; a cluster of blocks; groups and chunks.
 SHAPES = ((2, 128, 64, 32), (1, 37, 45, 5), (1, 512, 520, 32), (1, 700, 70, 70))
@@ -76,8 +76,8 @@ def kth_largest(kernels) -> int:
 
 
 def main() -> None:
-    kernels = paths.extension()
-    assert kernels is not None, 'the kernels are not built'
+    assert backend.load_extension(), 'the kernels are not built'
+    kernels = torch.ops.mmseg_encstdc_cuda
     cases = sum(each(kernels) for each in (encode, cross_entropy, kth_largest))
     print(f'{cases} cases agree')
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+import twin
 from emulated_kernels import Device, compile_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,6 @@ from operator_cases import (
     draw,
     formula,
 )
-
-from mmseg_encstdc.ops import twin
 
 DEVICES = {
     'H100': Device(132, 232448, 90),

@@ -1,11 +1,10 @@
 """The plain twin of the CUDA kernels is the formula, however it is tiled."""
 import pytest
 import torch
+import twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import FORMULA, TYPES, assert_agree, draw, formula
-
-from mmseg_encstdc.ops import twin
 
 tilings = st.sampled_from([
     twin.Tiling(512), twin.Tiling(128, 3), twin.Tiling(256, 8, 4),

@@ -1,13 +1,13 @@
-"""Cross entropy of upsampled logits, a band of rows at a time.
+"""Compute the cross entropy of upsampled logits in bands of rows, on any device.
 
 A band is a run of rows of the label map, small enough that its logits stay in
-the cache: they are interpolated, used and forgotten, forward and again backward.
+the cache: they are interpolated, used and dropped, forward and again backward.
 Columns are interpolated first, which leaves a map (h, C, W) of as many rows as
-the logits have; a row of the label map is a mixture of two of those, so a band
-is one small matrix product, and its gradient another.
+the logits have. A row of the label map is a weighted sum of two of those, so a
+band is one small matrix product, and its gradient another.
 
-Logits are counted in bits (times log2 e) while they are here, because a processor
-takes powers of two several times faster than powers of e.
+Logits are multiplied by log2(e) here, because a processor computes powers of two
+several times faster than powers of e.
 """
 import math
 from functools import lru_cache
@@ -26,58 +26,51 @@ MOST_ROWS = 256  # of a band, which bounds what its weights take
 
 def forward(logits: Tensor, labels: Tensor, align_corners: bool,
             ignore_index: int) -> Tuple[Tensor, Tensor, Tensor]:
-    """Losses, hits and normalisers, (B, H, W) each.
+    """Compute losses, hits and logsumexp, (B, H, W) each, of logits (B, C, h, w).
 
-    Args:
-        logits (Tensor): (B, C, h, w).
-        labels (Tensor): class ids, (B, H, W), any integer type. Ids outside
-            [0, C) that are not ignored give NaN.
-        align_corners (bool): of the interpolation.
-        ignore_index (int): id of pixels whose loss is 0.
-
-    Returns:
-        tuple[Tensor]: the losses; whether no class has a larger logit than the
-            label's (bool); and the logarithm of the sum of exponentials over the
-            classes, for the backward pass. float32, for float64 logits float64.
+    Labels (B, H, W) outside [0, C) that are not ignored give a loss of NaN. A hit
+    is a pixel where no class has a larger logit than the label's. logsumexp, the
+    logarithm of the sum of exponentials over the classes, is for the backward pass.
     """
     losses = _wide(logits).new_empty(labels.shape)
-    normalisers = torch.empty_like(losses)
+    logsumexp = torch.empty_like(losses)
     hits = torch.empty_like(losses, dtype=torch.bool)
     for image, target in enumerate(labels):
         upsampling = _upsampling(logits[image], target.shape, align_corners)
         for band, bits in upsampling.bands():  # bits (r, C, W)
             rows = band.rows
-            index, ignored, wrong = _targets(
+            index, ignored, invalid = _targets(
                 target[rows], ignore_index, bits.size(1))
             picked = bits.gather(1, index).squeeze(1)  # (r, W)
             peak = bits.amax(1)
             rest = bits.sub_(peak.unsqueeze(1)).exp2_().sum(1).log2_()
-            hits[image, rows] = (picked >= peak) & ~(ignored | wrong)
-            normalisers[image, rows] = (peak + rest).div_(LOG2_E)
+            hits[image, rows] = (picked >= peak) & ~(ignored | invalid)
+            logsumexp[image, rows] = (peak + rest).div_(LOG2_E)
             losses[image, rows] = (
                 (peak - picked).add_(rest).div_(LOG2_E)
-                .masked_fill_(ignored, 0).masked_fill_(wrong, math.nan))
-    return losses, hits, normalisers
+                .masked_fill_(ignored, 0).masked_fill_(invalid, math.nan))
+    return losses, hits, logsumexp
 
 
-def backward(grad: Tensor, logits: Tensor, labels: Tensor, normalisers: Tensor,
+def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
              align_corners: bool, ignore_index: int) -> Tensor:
-    """Gradient of the logits, (B, C, h, w), for ``grad`` (B, H, W) of the losses.
+    """Compute the gradient of logits (B, C, h, w) from that of the losses (B, H, W).
 
-    A pixel gives grad * (softmax - [class is the label]), ignored ones nothing.
+    A pixel gives grad * (softmax - [class is the label]); an ignored one gives 0.
+    ``logsumexp`` (B, H, W) is what :func:`forward` returned.
     """
     grad_logits = logits.new_empty(logits.shape)
     for image, target in enumerate(labels):
         upsampling = _upsampling(logits[image], target.shape, align_corners)
         for band, bits in upsampling.bands():
             rows = band.rows
-            index, ignored, wrong = _targets(
+            index, ignored, invalid = _targets(
                 target[rows], ignore_index, bits.size(1))
-            pull = (grad[image, rows].masked_fill(ignored, 0)
-                    .masked_fill_(wrong, math.nan).unsqueeze(1))  # (r, 1, W)
-            total = normalisers[image, rows].mul(LOG2_E).unsqueeze(1)
-            bits.sub_(total).exp2_().mul_(pull)
-            upsampling.take_back(band, bits.scatter_add_(1, index, -pull))
+            factor = (grad[image, rows].masked_fill(ignored, 0)
+                      .masked_fill_(invalid, math.nan).unsqueeze(1))  # (r, 1, W)
+            total = logsumexp[image, rows].mul(LOG2_E).unsqueeze(1)  # (r, 1, W)
+            bits.sub_(total).exp2_().mul_(factor)
+            upsampling.add_gradient(band, bits.scatter_add_(1, index, -factor))
         grad_logits[image] = upsampling.gradient()
     return grad_logits
 
@@ -88,22 +81,22 @@ def _wide(logits: Tensor) -> Tensor:
 
 def _targets(labels: Tensor, ignore_index: int,
              classes: int) -> Tuple[Tensor, Tensor, Tensor]:
-    """Indices (r, 1, W) to gather by, and which pixels (r, W) have no class:
-    because they are ignored, or because their id is none."""
+    """Return the class ids to gather by, (r, 1, W), which pixels are ignored and
+    which have an id that is no class, (r, W) each."""
     labels = labels.long()
     ignored = labels == ignore_index
-    wrong = ((labels < 0) | (labels >= classes)) & ~ignored
-    return labels.masked_fill(ignored | wrong, 0).unsqueeze(1), ignored, wrong
+    invalid = ((labels < 0) | (labels >= classes)) & ~ignored
+    return labels.masked_fill(ignored | invalid, 0).unsqueeze(1), ignored, invalid
 
 
 # --- Bilinear interpolation of one image, and its adjoint ---------------------
 
 
 def _upsampling(logits: Tensor, size: torch.Size, align_corners: bool):
-    """The interpolation of logits (C, h, w) to ``size``, in bits.
+    """Prepare the interpolation of logits (C, h, w), times log2(e), to ``size``.
 
-    Off a CPU there is no cache to stay in and every launch costs: an image is
-    one band there. (Nor would a product do, which may round to TF32.)
+    On a GPU an image is one band: its launches cost more than its cache saves, and
+    a matrix product may round to TF32 there.
     """
     kind = RowBands if logits.device.type == 'cpu' else WholeImage
     bits = _wide(logits) * LOG2_E
@@ -113,20 +106,14 @@ def _upsampling(logits: Tensor, size: torch.Size, align_corners: bool):
 
 
 class Band(NamedTuple):
-    """Rows of the label map, and how they come from rows of the logits."""
+    """Rows of the label map, and the rows of logits that they are sums of."""
     rows: slice  # r of H
     sources: slice  # n of h
     weights: Tensor  # (r, n)
 
 
 class RowBands:
-    """Interpolation in bands of rows.
-
-    Args:
-        bits (Tensor): (C, h, w).
-        size (tuple[int]): (H, W).
-        align_corners (bool): of the interpolation.
-    """
+    """Interpolate logits times log2(e), (C, h, w), to (H, W) in bands of rows."""
 
     def __init__(self, bits: Tensor, size: Tuple[int, int],
                  align_corners: bool):
@@ -138,7 +125,7 @@ class RowBands:
         self.grad = None
 
     def bands(self) -> Iterator[Tuple[Band, Tensor]]:
-        """Bands and their logits (r, C, W), which may be overwritten."""
+        """Yield bands and their logits (r, C, W), which may be overwritten."""
         height, *rest = self.columns.shape
         for band in _bands(height, self.size[0], self.align_corners,
                            self.columns.dtype, self.step()):
@@ -146,10 +133,10 @@ class RowBands:
             yield band, torch.mm(band.weights, sources).view(-1, *rest)
 
     def step(self) -> int:
-        """Rows of the label map in a band."""
+        """Return the rows of the label map in a band."""
         return min(MOST_ROWS, max(1, BAND_BYTES // self.columns[0].nbytes))
 
-    def take_back(self, band: Band, grad: Tensor) -> None:
+    def add_gradient(self, band: Band, grad: Tensor) -> None:
         """Add the gradient (r, C, W) of a band."""
         if self.grad is None:
             self.grad = torch.zeros_like(self.columns)
@@ -157,7 +144,7 @@ class RowBands:
             band.weights.t(), grad.flatten(1))
 
     def gradient(self) -> Tensor:
-        """Gradient of (C, h, w), of all that was taken back."""
+        """Return the gradient (C, h, w) of what :meth:`add_gradient` added."""
         h, c, wide = self.grad.shape
         return torch.ops.aten.upsample_linear1d_backward(
             self.grad, [wide], [h, c, self.narrow], self.align_corners,
@@ -165,7 +152,7 @@ class RowBands:
 
 
 class WholeImage:
-    """The same arguments and methods, with the image as its one band."""
+    """Interpolate an image as one band, as :class:`RowBands` does in several."""
 
     def __init__(self, bits: Tensor, size: Tuple[int, int],
                  align_corners: bool):
@@ -177,7 +164,7 @@ class WholeImage:
             align_corners=self.align_corners)[0]
         yield Band(slice(None), slice(None), None), full.transpose(0, 1)
 
-    def take_back(self, band: Band, grad: Tensor) -> None:
+    def add_gradient(self, band: Band, grad: Tensor) -> None:
         self.grad = grad
 
     def gradient(self) -> Tensor:
@@ -189,10 +176,9 @@ class WholeImage:
 @lru_cache(maxsize=32)
 def _bands(low: int, high: int, align_corners: bool, dtype: torch.dtype,
            step: int) -> List[Band]:
-    """Bands of ``step`` rows out of ``high`` that come from ``low``.
+    """Cut ``high`` rows that are interpolated from ``low`` into bands of ``step``.
 
-    The weights are those that the framework's own interpolation gives the rows
-    of an identity matrix.
+    The weights are PyTorch's: its interpolation of the rows of an identity matrix.
     """
     weights = F.interpolate(
         torch.eye(low, dtype=dtype).view(1, 1, low, low), (high, low),

@@ -1,104 +1,15 @@
-"""MMSEG_ENCSTDC_ENCODE chooses who computes; setup.py builds who can."""
+"""setup.py builds the CUDA kernels where it can, and says why where it cannot."""
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
-from types import SimpleNamespace
 
 import pytest
 import setuptools
 import torch
 from torch.utils import cpp_extension
-
-from mmseg_encstdc.ops import encode, paths
-
-
-@pytest.fixture
-def inputs():
-    return torch.randn(2, 9, 5), torch.randn(3, 5), -torch.rand(3)
-
-
-@pytest.mark.parametrize('asked', [None, '', 'auto', 'torch'])
-def test_on_a_cpu_the_products_compute(monkeypatch, inputs, asked):
-    if asked is None:
-        monkeypatch.delenv(paths.VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(paths.VARIABLE, asked)
-    assert paths.chosen(*inputs[:2]) == 'torch'
-    assert encode(*inputs).shape == (2, 3, 5)
-
-
-def test_asking_for_cuda_on_a_cpu_says_what_is_in_the_way(monkeypatch, inputs):
-    monkeypatch.setenv(paths.VARIABLE, 'cuda')
-    with pytest.raises(RuntimeError, match='ENCODE=cuda, but x is on cpu'):
-        encode(*inputs)
-
-
-def test_the_variable_is_read_in_training_too(monkeypatch, inputs):
-    monkeypatch.setenv(paths.VARIABLE, 'cuda')
-    with pytest.raises(RuntimeError, match='x is on cpu'):
-        encode(*(value.requires_grad_() for value in inputs))
-
-
-def test_an_unknown_path_is_named_with_those_there_are(monkeypatch, inputs):
-    monkeypatch.setenv(paths.VARIABLE, 'triton')
-    with pytest.raises(ValueError, match='triton.*auto, torch, cuda'):
-        encode(*inputs)
-
-
-@pytest.fixture
-def on_cuda():
-    """What a tensor on a GPU says of itself."""
-    return SimpleNamespace(is_cuda=True, dtype=torch.float32, shape=(2, 5, 9),
-                           device=torch.device('cuda', 0), numel=lambda: 90)
-
-
-class Compiled:
-    """The compiled module, with or without room for a shape."""
-
-    def __init__(self, room):
-        self.room = room
-
-    def supports(self, x, codewords):
-        return self.room
-
-
-@pytest.mark.parametrize('asked, capability, room, expected', [
-    ('auto', (8, 0), True, 'cuda'),
-    ('auto', (9, 0), False, 'torch'),
-    ('auto', (7, 5), True, 'torch'),
-    ('cuda', (7, 5), True, 'cuda'),
-    ('torch', (9, 0), True, 'torch'),
-])
-def test_on_a_gpu_the_kernels_compute_where_they_pay(
-        monkeypatch, on_cuda, asked, capability, room, expected):
-    monkeypatch.setenv(paths.VARIABLE, asked)
-    monkeypatch.setattr(paths, 'extension', lambda: Compiled(room))
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: capability)
-    assert paths.chosen(on_cuda, torch.zeros(3, 5)) == expected
-
-
-def test_asking_for_cuda_without_room_names_the_shapes(monkeypatch, on_cuda):
-    monkeypatch.setenv(paths.VARIABLE, 'cuda')
-    monkeypatch.setattr(paths, 'extension', lambda: Compiled(False))
-    with pytest.raises(RuntimeError, match=r'\(2, 5, 9\).*\(3, 5\)'):
-        paths.chosen(on_cuda, torch.zeros(3, 5))
-
-
-def test_a_gpu_without_kernels_is_told_once_how_to_build_them(
-        monkeypatch, on_cuda, capsys):
-    from mmengine import logging
-    said = []
-    monkeypatch.setattr(logging, 'print_log',
-                        lambda message, **_: said.append(message))
-    monkeypatch.setattr(paths, 'extension', lambda: None)
-    paths._tell_how_to_build.cache_clear()
-    for _ in range(3):
-        assert paths.chosen(on_cuda, torch.zeros(3, 5)) == 'torch'
-    assert len(said) == 1
-    assert 'pip install --no-build-isolation .' in said[0]
 
 
 def test_without_cuda_the_package_is_pure_python(root):
@@ -144,7 +55,7 @@ ARCH_LIST = 'TORCH_CUDA_ARCH_LIST'
 
 def test_with_cuda_and_nvcc_every_source_is_built(monkeypatch, root, with_nvcc):
     module, = arguments_of_setup(monkeypatch, root)['ext_modules']
-    assert module.name == paths.EXTENSION
+    assert module.name == 'mmseg_encstdc._cuda'
     expected = {f'ops/{file.name}' for pattern in ('*.cu', '*.cpp')
                 for file in (root / 'ops').glob(pattern)}
     assert set(module.sources) == expected and len(expected) == 10
