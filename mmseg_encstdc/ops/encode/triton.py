@@ -108,31 +108,6 @@ def load_of_codewords(values, k, K):
 
 
 @triton.jit
-def pass_over_features(
-        x, mean, centred, norms, grad, n, k, N, K, D, width, stride_channel,
-        stride_row, stride_column, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
-        BACKWARD: tl.constexpr):
-    """Return distances of features n to codewords k and, in the backward pass, the
-    products of features and rows of grad; both are (BLOCK_N, BLOCK_K)."""
-    products = tl.zeros((n.shape[0], k.shape[0]), tl.float32)
-    grad_products = tl.zeros((n.shape[0], k.shape[0]), tl.float32)
-    squares = tl.zeros((n.shape[0], BLOCK_D), tl.float32)
-    for first in range(0, D, BLOCK_D):
-        d = first + tl.arange(0, BLOCK_D)
-        features = load_features(x, mean, n, d, N, D, width, stride_channel,
-                                 stride_row, stride_column)
-        squares += features.to(tl.float32) * features.to(tl.float32)
-        codewords = load_rows(centred, k[None, :], d[:, None], K, D)
-        products = add_exact_product(products, features, codewords, PRECISION)
-        if BACKWARD:
-            rows = load_rows(grad, k[None, :], d[:, None], K, D)
-            grad_products = add_product(grad_products, features, rows, PRECISION)
-    distance = (tl.sum(squares, 1)[:, None] - 2 * products +
-                load_of_codewords(norms, k, K))
-    return distance, grad_products
-
-
-@triton.jit
 def assignment_of(distance, scale, k, K):
     """Return the softmax over codewords of scale (1, BLOCK_K) * distance
     (BLOCK_N, BLOCK_K)."""
@@ -144,103 +119,103 @@ def assignment_of(distance, scale, k, K):
 @triton.jit
 def assign_kernel(
         assignment,  # (images, N, K), written; bfloat16 or float32
+        grad_distance,  # (images, N, K), written, of the same type
+        tile_sums,  # (images, 2, tiles, K), written
         x,  # (images, D, N) with the strides below
         mean,  # (D, ), of the codewords
         centred,  # (K, D), codewords less the mean
         norms,  # (K, ), squared norms of the rows of centred
         scale,  # (K, )
+        grad,  # (images, K, D), of the encodings
+        offsets,  # (images, K), products of the rows of grad and of centred
         N, K, D, width, stride_image, stride_channel, stride_row, stride_column,
         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
-        PRECISION: tl.constexpr):
-    """Compute the assignment of BLOCK_N features of an image."""
-    image = tl.program_id(1).to(tl.int64)
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+        PRECISION: tl.constexpr, BACKWARD: tl.constexpr):
+    """Compute the assignment of BLOCK_N features of an image.
+
+    In the backward pass also compute grad_distance, and the sums over these features
+    of the assignment and of grad_logits * distance. The forward pass does not touch
+    what only these need.
+    """
+    tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
-    distance, _ = pass_over_features(
-        x + image * stride_image, mean, centred, norms, centred, n, k, N, K, D,
-        width, stride_channel, stride_row, stride_column, BLOCK_D, PRECISION, False)
-    values = assignment_of(distance, load_of_codewords(scale, k, K), k, K)
+    x += image * stride_image
+    products = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)  # of features, codewords
+    grad_assignment = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    squares = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+    for first in range(0, D, BLOCK_D):
+        d = first + tl.arange(0, BLOCK_D)
+        features = load_features(x, mean, n, d, N, D, width, stride_channel,
+                                 stride_row, stride_column)
+        squares += features.to(tl.float32) * features.to(tl.float32)
+        codewords = load_rows(centred, k[None, :], d[:, None], K, D)
+        products = add_exact_product(products, features, codewords, PRECISION)
+        if BACKWARD:
+            rows = load_rows(grad + image * K * D, k[None, :], d[:, None], K, D)
+            grad_assignment = add_product(grad_assignment, features, rows, PRECISION)
+    distance = (tl.sum(squares, 1)[:, None] - 2 * products +
+                load_of_codewords(norms, k, K))
+    factor = load_of_codewords(scale, k, K)
+    values = assignment_of(distance, factor, k, K)
+    rounded = values.to(assignment.dtype.element_ty)
     place = (image * N + n)[:, None] * K + k[None, :]
-    tl.store(assignment + place, values.to(assignment.dtype.element_ty),
-             mask=(n < N)[:, None] & (k < K)[None, :])
+    inside = (n < N)[:, None] & (k < K)[None, :]
+    tl.store(assignment + place, rounded, mask=inside)
+    if BACKWARD:
+        values = tl.where(inside, values, 0.0)
+        grad_assignment -= load_of_codewords(offsets + image * K, k, K)
+        grad_logits = values * (
+            grad_assignment - tl.sum(values * grad_assignment, 1)[:, None])
+        tl.store(grad_distance + place,
+                 (factor * grad_logits).to(assignment.dtype.element_ty), mask=inside)
+        rounded = tl.where(inside, rounded.to(tl.float32), 0.0)
+        tiles = tl.num_programs(0)
+        tile_sums += (2 * image * tiles + tile) * K + k
+        tl.store(tile_sums, tl.sum(rounded, 0), mask=k < K)
+        tl.store(tile_sums + tiles * K, tl.sum(grad_logits * distance, 0), mask=k < K)
 
 
 @triton.jit
-def gradient_kernel(
-        grad_distance,  # (images, N, K), written; bfloat16 or float32
-        assignment_sums,  # (images, tiles, K), written
-        grad_scales,  # (images, tiles, K), written
+def grad_features_kernel(
         grad_x,  # (images, D, N) with the last strides below, written
-        grad,  # (images, K, D), of the encodings
-        offsets,  # (images, K), products of the rows of grad and of centred
+        assignment,  # (images, N, K)
+        grad_distance,  # (images, N, K)
         x,  # (images, D, N) with the first strides below
         mean,  # (D, ), of the codewords
         centred,  # (K, D), codewords less the mean
-        norms,  # (K, ), squared norms of the rows of centred
-        scale,  # (K, )
+        grad,  # (images, K, D), of the encodings
         N, K, D, width, stride_image, stride_channel, stride_row, stride_column,
         grad_width, grad_stride_image, grad_stride_channel, grad_stride_row,
         grad_stride_column,
         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
         PRECISION: tl.constexpr):
-    """Compute grad_distance and grad_x of BLOCK_N features of an image, and the
-    sums over these features that the other gradients need."""
-    tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    k = tl.arange(0, BLOCK_K)
-    x += image * stride_image
-    grad += image * K * D
-    distance, grad_assignment = pass_over_features(
-        x, mean, centred, norms, grad, n, k, N, K, D, width, stride_channel,
-        stride_row, stride_column, BLOCK_D, PRECISION, True)
-    factor = load_of_codewords(scale, k, K)
-    assignment = assignment_of(distance, factor, k, K)
-    assignment = tl.where((n < N)[:, None], assignment, 0.0)
-    grad_assignment -= load_of_codewords(offsets + image * K, k, K)
-    grad_logits = assignment * (
-        grad_assignment - tl.sum(assignment * grad_assignment, 1)[:, None])
-    place = (image * tl.num_programs(0) + tile) * K + k
-    tl.store(grad_scales + place, tl.sum(grad_logits * distance, 0), mask=k < K)
-    assignment = assignment.to(grad_distance.dtype.element_ty)
-    tl.store(assignment_sums + place, tl.sum(assignment.to(tl.float32), 0),
-             mask=k < K)
-    weights = (factor * grad_logits).to(grad_distance.dtype.element_ty)
-    place = (image * N + n)[:, None] * K + k[None, :]
-    tl.store(grad_distance + place, weights,
-             mask=(n < N)[:, None] & (k < K)[None, :])
-    store_grad_features(
-        grad_x + image * grad_stride_image, assignment, weights, grad, x, mean,
-        centred, n, k, N, K, D, width, stride_channel, stride_row, stride_column,
-        grad_width, grad_stride_channel, grad_stride_row, grad_stride_column,
-        BLOCK_D, PRECISION)
-
-
-@triton.jit
-def store_grad_features(
-        grad_x, assignment, grad_distance, grad, x, mean, centred, n, k, N, K, D,
-        width, stride_channel, stride_row, stride_column, grad_width,
-        grad_stride_channel, grad_stride_row, grad_stride_column,
-        BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
-    """Write assignment @ grad + 2 grad_distance @ residuals of features n; both
-    factors are (BLOCK_N, BLOCK_K)."""
-    doubled = 2 * grad_distance.to(tl.float32)
-    factor = tl.sum(doubled, 1)[:, None]  # of the features
-    weights = (-doubled).to(grad_distance.dtype)  # of the codewords
+    """Compute grad_x of BLOCK_N features of an image at BLOCK_D channels."""
+    image = tl.program_id(2).to(tl.int64)
+    d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    total = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+    weight_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    for first in range(0, K, BLOCK_K):
+        k = first + tl.arange(0, BLOCK_K)
+        place = (image * N + n)[:, None] * K + k[None, :]
+        inside = (n < N)[:, None] & (k < K)[None, :]
+        values = tl.load(assignment + place, mask=inside, other=0.0)
+        rows = load_rows(grad + image * K * D, k[:, None], d[None, :], K, D)
+        total = add_product(total, values, rows, PRECISION)
+        weights = tl.load(grad_distance + place, mask=inside, other=0.0)
+        weight_sums += weights.to(tl.float32)
+        codewords = -2 * load_rows(centred, k[:, None], d[None, :], K, D)
+        total = add_exact_product(total, weights, codewords, PRECISION)
+    features = load_features(x + image * stride_image, mean, n, d, N, D, width,
+                             stride_channel, stride_row, stride_column)
+    total += 2 * tl.sum(weight_sums, 1)[:, None] * features.to(tl.float32)
     place = ((n // grad_width).to(tl.int64) * grad_stride_row +
              (n % grad_width).to(tl.int64) * grad_stride_column)
-    for first in range(0, D, BLOCK_D):
-        d = first + tl.arange(0, BLOCK_D)
-        features = load_features(x, mean, n, d, N, D, width, stride_channel,
-                                 stride_row, stride_column)
-        total = factor * features.to(tl.float32)
-        rows = load_rows(grad, k[:, None], d[None, :], K, D)
-        total = add_product(total, assignment, rows, PRECISION)
-        codewords = load_rows(centred, k[:, None], d[None, :], K, D)
-        total = add_exact_product(total, weights, codewords, PRECISION)
-        channel = d.to(tl.int64) * grad_stride_channel
-        tl.store(grad_x + place[:, None] + channel[None, :],
-                 total.to(grad_x.dtype.element_ty),
-                 mask=(n < N)[:, None] & (d < D)[None, :])
+    channel = d.to(tl.int64) * grad_stride_channel
+    tl.store(grad_x + image * grad_stride_image + place[:, None] + channel[None, :],
+             total.to(grad_x.dtype.element_ty),
+             mask=(n < N)[:, None] & (d < D)[None, :])
 
 
 @triton.jit
@@ -311,51 +286,63 @@ def strides_of(x: Tensor) -> Strides:
 
 class Plan(NamedTuple):
     """How a call is cut up; a function of shapes and types alone."""
-    groups: int  # of images
     images: int  # of a group
-    tiles: int  # of the features of an image, in the first kernel
-    blocks: int  # of K and D, in the second kernel
-    splits: int  # of the features of an image, in the second kernel
+    tiles: int  # of the features of an image, in assign_kernel
+    splits: int  # of the features of an image, in gather_kernel
     length: int  # features of a split
-    first: dict  # block sizes and warps of the first kernel
-    second: dict  # and of the second
+    assign: dict  # block sizes and warps of each kernel
+    gather: dict
+    grad_features: dict
 
 
 def plan_of(x: Tensor, codewords: Tensor) -> Plan:
     """Plan for x (B, D, N) or (B, D, H, W) and codewords (K, D)."""
     (k, d), count = codewords.shape, x[0, 0].numel()
-    first, second = options_of(k)
+    assign, gather, grad_features = options_of(k)
     images = GROUP_BYTES // (max(d * x.element_size(), k * 4) * count)
     images = max(1, min(images, MAX_IMAGES))
-    groups = triton.cdiv(x.size(0), images)
-    images = triton.cdiv(x.size(0), groups)
-    blocks = triton.cdiv(d, second['BLOCK_D']) * triton.cdiv(k, second['BLOCK_K'])
-    splits = min(triton.cdiv(PROGRAMS, blocks * images), count // MIN_SPLIT)
+    images = triton.cdiv(x.size(0), triton.cdiv(x.size(0), images))
+    splits = min(triton.cdiv(PROGRAMS, blocks_of(codewords, gather) * images),
+                 count // MIN_SPLIT)
     length = triton.cdiv(count, max(splits, 1))
-    length = triton.cdiv(length, second['BLOCK_N']) * second['BLOCK_N']
-    return Plan(groups, images, triton.cdiv(count, first['BLOCK_N']), blocks,
-                triton.cdiv(count, length), length, first, second)
+    length = triton.cdiv(length, gather['BLOCK_N']) * gather['BLOCK_N']
+    return Plan(images, triton.cdiv(count, assign['BLOCK_N']),
+                triton.cdiv(count, length), length, assign, gather, grad_features)
 
 
-def options_of(codewords: int) -> Tuple[dict, dict]:
-    """Block sizes, warps and stages of the two kernels for K codewords."""
-    # The three tf32 products exist on NVIDIA; AMD multiplies float32 as it is.
-    common = dict(PRECISION='ieee' if torch.version.hip else 'tf32x3')
+def blocks_of(codewords: Tensor, options: dict) -> int:
+    """Return how many blocks codewords (K, D) have in gather_kernel."""
+    k, d = codewords.shape
+    return triton.cdiv(k, options['BLOCK_K']) * triton.cdiv(d, options['BLOCK_D'])
+
+
+def options_of(codewords: int) -> Tuple[dict, dict, dict]:
+    """Block sizes, warps and stages of the kernels for K codewords."""
+    # AMD has no tf32x3 and multiplies float32 as it is; its warps have 64 threads.
+    if torch.version.hip:
+        common = dict(PRECISION='ieee', num_warps=4, num_stages=2)
+    else:
+        common = dict(PRECISION='tf32x3', num_warps=8, num_stages=3)
     padded = max(16, triton.next_power_of_2(codewords))
-    first = dict(common, BLOCK_K=padded, BLOCK_N=64, BLOCK_D=32, num_warps=4,
-                 num_stages=3)
-    if padded > 64:
-        first.update(BLOCK_N=32, num_warps=8, num_stages=2)
-    second = dict(common, BLOCK_K=min(padded, 64), BLOCK_N=64, BLOCK_D=64,
-                  num_warps=4, num_stages=3)
-    return first, second
+    assign = dict(common, BLOCK_K=padded, BLOCK_N=64 if padded <= 64 else 32,
+                  BLOCK_D=32 if padded <= 32 else 16)
+    others = dict(common, BLOCK_K=min(padded, 32), BLOCK_N=64, BLOCK_D=64)
+    return assign, others, dict(others, num_stages=2)
 
 
-def workspace(x: Tensor, codewords: Tensor, plan: Plan) -> Tuple[Tensor, Tensor]:
-    """Return the map (images, N, K) and partial sums (images, splits, K, D)."""
-    return (torch.empty(plan.images, x[0, 0].numel(), codewords.size(0),
+def workspace(x: Tensor, codewords: Tensor, plan: Plan,
+              maps: int) -> Tuple[Tensor, Tensor, Tensor]:
+    """Return what the kernels of a group write beside grad_x.
+
+    Returns:
+        maps (maps, images, N, K), partial sums (images, splits, K, D) and sums of
+        tiles (images, 2, tiles, K).
+    """
+    k = codewords.size(0)
+    return (torch.empty(maps, plan.images, x[0, 0].numel(), k,
                         dtype=operand_type(x), device=x.device),
-            codewords.new_empty(plan.images, plan.splits, *codewords.shape))
+            codewords.new_empty(plan.images, plan.splits, *codewords.shape),
+            codewords.new_empty(plan.images, 2, plan.tiles, k))
 
 
 def operand_type(x: Tensor) -> torch.dtype:
@@ -411,22 +398,29 @@ def groups_of(batch: int, plan: Plan) -> Iterator[slice]:
         yield slice(first, min(first + plan.images, batch))
 
 
+def grid_of(x: Tensor, options: dict) -> Tuple[int, int, int]:
+    """Return the programs of grad_features_kernel: blocks of D and N, images."""
+    return (triton.cdiv(x.size(1), options['BLOCK_D']),
+            triton.cdiv(x[0, 0].numel(), options['BLOCK_N']), x.size(0))
+
+
 def gather(partial_sums: Tensor, weights: Tensor, x: Tensor, mean: Tensor,
-           centred: Tensor, plan: Plan) -> None:
-    """Write sum_i weights_ik r_ik of each split of some images.
+           centred: Tensor, plan: Plan) -> Tensor:
+    """Return sum_i weights_ik r_ik of each split of a group: (b, splits, K, D).
 
     Args:
-        partial_sums: (images, splits, K, D), written.
+        partial_sums: (images, splits, K, D), of which the first b are written.
         weights: (images, N, K).
-        x: (images, D, N) or (images, D, H, W).
+        x: features, (b, D, N) or (b, D, H, W).
         mean: (D, ), of the codewords.
         centred: (K, D).
-        plan: see there.
+        plan: of the call.
     """
-    images, splits, k, d = partial_sums.shape
-    gather_kernel[(plan.blocks, splits, images)](
-        partial_sums, weights, x, mean, centred, weights.size(1), k, d,
-        *strides_of(x), plan.length, **plan.second)
+    blocks = blocks_of(centred, plan.gather)
+    gather_kernel[(blocks, plan.splits, x.size(0))](
+        partial_sums, weights, x, mean, centred, weights.size(1), *centred.shape,
+        *strides_of(x), plan.length, **plan.gather)
+    return partial_sums[:x.size(0)]
 
 
 def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
@@ -438,18 +432,18 @@ def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
         scale: (K, ).
     """
     with on_device_of(x):
-        plan = plan_of(x, codewords)
+        plan, scale = plan_of(x, codewords), scale.contiguous()
         mean, centred, norms = centre(x, codewords)
-        scale = scale.contiguous()
         encodings = codewords.new_empty(x.size(0), *codewords.shape)
-        maps, partial_sums = workspace(x, codewords, plan)
+        (assignment, ), partial_sums, tile_sums = workspace(x, codewords, plan, 1)
         for group in groups_of(x.size(0), plan):
-            part, sums = x[group], partial_sums[:len(x[group])]
-            assign_kernel[(plan.tiles, len(part))](
-                maps, part, mean, centred, norms, scale, maps.size(1),
-                *codewords.shape, *strides_of(part), **plan.first)
-            gather(sums, maps, part, mean, centred, plan)
-            torch.sum(sums, 1, out=encodings[group])
+            part = x[group]
+            assign_kernel[(plan.tiles, part.size(0))](
+                assignment, assignment, tile_sums, part, mean, centred, norms, scale,
+                centred, norms, assignment.size(1), *codewords.shape,
+                *strides_of(part), **plan.assign, BACKWARD=False)
+            torch.sum(gather(partial_sums, assignment, part, mean, centred, plan), 1,
+                      out=encodings[group])
         return encodings
 
 
@@ -464,24 +458,26 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
         scale: (K, ).
     """
     with on_device_of(x):
-        plan = plan_of(x, codewords)
+        plan, scale = plan_of(x, codewords), scale.contiguous()
         mean, centred, norms = centre(x, codewords)
-        grad, scale = grad.contiguous(), scale.contiguous()
+        grad = grad.contiguous()
         offsets = (grad.to(operand_type(x)) * centred).sum(2)  # (B, K)
-        grad_x = torch.empty_like(x)
-        of_tiles = codewords.new_empty(2, x.size(0), plan.tiles, len(codewords))
-        grad_codewords = torch.zeros_like(centred)
-        maps, partial_sums = workspace(x, codewords, plan)
+        sums = codewords.new_empty(x.size(0), 2, codewords.size(0))
+        grad_x, grad_codewords = torch.empty_like(x), torch.zeros_like(centred)
+        maps, partial_sums, tile_sums = workspace(x, codewords, plan, 2)
         for group in groups_of(x.size(0), plan):
-            part, sums = x[group], partial_sums[:len(x[group])]
-            gradient_kernel[(plan.tiles, len(part))](
-                maps, of_tiles[0, group], of_tiles[1, group], grad_x[group],
-                grad[group], offsets[group], part, mean, centred, norms, scale,
-                maps.size(1), *codewords.shape, *strides_of(part),
-                *strides_of(grad_x), **plan.first)
-            gather(sums, maps, part, mean, centred, plan)
-            grad_codewords.sub_(sums.sum((0, 1)), alpha=2)
-        del maps, partial_sums  # before the products below, which are (B, K, D)
-        assignment_sum = of_tiles[0].sum(1).unsqueeze(2)  # (B, K, 1)
-        grad_codewords -= (assignment_sum * grad).sum(0)
-        return grad_x, grad_codewords, of_tiles[1].sum((0, 1))
+            part, sizes = x[group], (maps.size(2), *codewords.shape)
+            assign_kernel[(plan.tiles, part.size(0))](
+                *maps, tile_sums, part, mean, centred, norms, scale, grad[group],
+                offsets[group], *sizes, *strides_of(part), **plan.assign,
+                BACKWARD=True)
+            torch.sum(tile_sums[:part.size(0)], 2, out=sums[group])
+            residual_sums = gather(partial_sums, maps[1], part, mean, centred, plan)
+            grad_codewords.sub_(residual_sums.sum((0, 1)), alpha=2)
+            grad_features_kernel[grid_of(part, plan.grad_features)](
+                grad_x[group], *maps, part, mean, centred, grad[group], *sizes,
+                *strides_of(part), *strides_of(grad_x), **plan.grad_features)
+        del maps, partial_sums, residual_sums  # the product below is (B, K, D)
+        assignment_sum, grad_scale = sums.unbind(1)  # (B, K) each
+        grad_codewords -= (assignment_sum.unsqueeze(2) * grad).sum(0)
+        return grad_x, grad_codewords, grad_scale.sum(0)
