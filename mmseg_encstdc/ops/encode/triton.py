@@ -318,16 +318,15 @@ def blocks_of(codewords: Tensor, options: dict) -> int:
 
 def options_of(codewords: int) -> Tuple[dict, dict, dict]:
     """Block sizes, warps and stages of the kernels for K codewords."""
-    # AMD has no tf32x3 and multiplies float32 as it is; its warps have 64 threads.
-    if torch.version.hip:
-        common = dict(PRECISION='ieee', num_warps=4, num_stages=2)
-    else:
-        common = dict(PRECISION='tf32x3', num_warps=8, num_stages=3)
+    # AMD multiplies float32 as it is, and has less shared memory.
+    precision, stages = ('ieee', 2) if torch.version.hip else ('tf32x3', 3)
     padded = max(16, triton.next_power_of_2(codewords))
-    assign = dict(common, BLOCK_K=padded, BLOCK_N=64 if padded <= 64 else 32,
-                  BLOCK_D=32 if padded <= 32 else 16)
-    others = dict(common, BLOCK_K=min(padded, 32), BLOCK_N=64, BLOCK_D=64)
-    return assign, others, dict(others, num_stages=2)
+    assign = dict(BLOCK_N=64 if padded <= 64 else 32, BLOCK_K=padded,
+                  BLOCK_D=32 if padded <= 32 else 16, num_warps=8)
+    gather = dict(BLOCK_N=32, BLOCK_K=min(padded, 32), BLOCK_D=64, num_warps=8)
+    grad_features = dict(BLOCK_N=64, BLOCK_K=16, BLOCK_D=64, num_warps=4)
+    return tuple(dict(options, PRECISION=precision, num_stages=stages)
+                 for options in (assign, gather, grad_features))
 
 
 def workspace(x: Tensor, codewords: Tensor, plan: Plan,
