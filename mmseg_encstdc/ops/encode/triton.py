@@ -11,12 +11,13 @@ gradient G of the encodings:
     grad_codewords_k   = -(sum_i A_ik) G_k - 2 sum_i grad_distance_ik r_ik
     grad_scale_k       = sum_i grad_logits_ik d_ik
 
-Two kernels pass over x. The first computes, for a tile of features, a map (N, K):
-the assignment, or in the backward pass grad_distance and with it grad_x. The second
-multiplies the map with the residuals and adds over the features.
+assign_kernel computes maps (N, K): the assignment and, in the backward pass,
+grad_distance. gather_kernel multiplies a map with the residuals and adds over the
+features, which gives E and the second sum of grad_codewords. grad_features_kernel
+computes grad_x.
 
-- Images are processed in groups so small that the second kernel finds x in the
-  second-level cache of the GPU. The workspace holds the map of one group.
+- Images are processed in groups so small that the later kernels find x in the
+  second-level cache of the GPU. The workspace holds the maps of one group.
 - No sum uses atomics. A program writes a partial sum, and partial sums are added in
   a fixed order, so that every run gives the same bits.
 - float32 and float16 are multiplied as float32, in three tf32 products, after the
@@ -26,6 +27,7 @@ multiplies the map with the residuals and adds over the features.
   terms; maps and G are rounded, and all sums use the rounded values, so that
   rounding changes an encoding by a part of the residuals, not of the features.
 """
+import math
 from contextlib import nullcontext
 from typing import Iterator, NamedTuple, Optional, Tuple
 
@@ -41,10 +43,10 @@ MAX_CODEWORDS = 256
 # Bytes of x in a group of images. The second-level cache of an A100 has 40 MB in two
 # halves, and what both halves read is in each of them.
 GROUP_BYTES = 16 << 20
-MAX_IMAGES = 65535  # of a group: the limit of the third axis of a grid
-# The second kernel splits the features of an image until there are this many
-# programs, which is near the number of multiprocessors of a large GPU. A split has
-# at least MIN_SPLIT features, so that its partial sum is small beside them.
+MAX_IMAGES = 65535  # of a group: the limit of the second and third axis of a grid
+# gather_kernel cuts the features of an image into splits until there are this many
+# programs, which is near the number of multiprocessors of a large GPU. A split has at
+# least MIN_SPLIT features, so that its partial sum is small beside them.
 PROGRAMS = 128
 MIN_SPLIT = 256
 
@@ -79,22 +81,16 @@ def load_rows(rows, k, d, K, D):
 
 
 @triton.jit
-def add_product(total, left, right, PRECISION: tl.constexpr):
-    """Return total + left @ right, with ``right`` rounded to the type of ``left``."""
-    if left.dtype == tl.bfloat16:
-        total = tl.dot(left, right.to(tl.bfloat16), total)
-    else:
-        total = tl.dot(left, right, total, input_precision=PRECISION)
-    return total
+def add_product(total, left, right, TERMS: tl.constexpr, PRECISION: tl.constexpr):
+    """Return total + left @ right.
 
-
-@triton.jit
-def add_exact_product(total, left, right, PRECISION: tl.constexpr):
-    """Return total + left @ right, with ``right`` in two terms if bfloat16."""
+    Where ``left`` is bfloat16, ``right`` becomes one or two bfloat16 terms.
+    """
     if left.dtype == tl.bfloat16:
         high = right.to(tl.bfloat16)
-        rest = right - high.to(tl.float32)
-        total = tl.dot(left, rest.to(tl.bfloat16), total)
+        if TERMS == 2:
+            rest = right - high.to(tl.float32)
+            total = tl.dot(left, rest.to(tl.bfloat16), total)
         total = tl.dot(left, high, total)
     else:
         total = tl.dot(left, right, total, input_precision=PRECISION)
@@ -150,10 +146,11 @@ def assign_kernel(
                                  stride_row, stride_column)
         squares += features.to(tl.float32) * features.to(tl.float32)
         codewords = load_rows(centred, k[None, :], d[:, None], K, D)
-        products = add_exact_product(products, features, codewords, PRECISION)
+        products = add_product(products, features, codewords, 2, PRECISION)
         if BACKWARD:
             rows = load_rows(grad + image * K * D, k[None, :], d[:, None], K, D)
-            grad_assignment = add_product(grad_assignment, features, rows, PRECISION)
+            grad_assignment = add_product(
+                grad_assignment, features, rows, 1, PRECISION)
     distance = (tl.sum(squares, 1)[:, None] - 2 * products +
                 load_of_codewords(norms, k, K))
     factor = load_of_codewords(scale, k, K)
@@ -191,9 +188,10 @@ def grad_features_kernel(
         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
         PRECISION: tl.constexpr):
     """Compute grad_x of BLOCK_N features of an image at BLOCK_D channels."""
-    image = tl.program_id(2).to(tl.int64)
-    d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    blocks = tl.cdiv(D, BLOCK_D)
+    image = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(0) % blocks * BLOCK_D + tl.arange(0, BLOCK_D)
+    n = tl.program_id(0) // blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     weight_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     for first in range(0, K, BLOCK_K):
@@ -202,11 +200,11 @@ def grad_features_kernel(
         inside = (n < N)[:, None] & (k < K)[None, :]
         values = tl.load(assignment + place, mask=inside, other=0.0)
         rows = load_rows(grad + image * K * D, k[:, None], d[None, :], K, D)
-        total = add_product(total, values, rows, PRECISION)
+        total = add_product(total, values, rows, 1, PRECISION)
         weights = tl.load(grad_distance + place, mask=inside, other=0.0)
         weight_sums += weights.to(tl.float32)
         codewords = -2 * load_rows(centred, k[:, None], d[None, :], K, D)
-        total = add_exact_product(total, weights, codewords, PRECISION)
+        total = add_product(total, weights, codewords, 2, PRECISION)
     features = load_features(x + image * stride_image, mean, n, d, N, D, width,
                              stride_channel, stride_row, stride_column)
     total += 2 * tl.sum(weight_sums, 1)[:, None] * features.to(tl.float32)
@@ -247,7 +245,7 @@ def gather_kernel(
             weights + n.to(tl.int64)[:, None] * K + k[None, :],
             mask=(n < end)[:, None] & (k < K)[None, :], other=0.0)
         weight_sums += weight.to(tl.float32)
-        total = add_product(total, tl.trans(features), weight, PRECISION)
+        total = add_product(total, tl.trans(features), weight, 1, PRECISION)
     codewords = load_rows(centred, k[None, :], d[:, None], K, D)
     total -= tl.sum(weight_sums, 0)[None, :] * codewords
     place = (image * tl.num_programs(1) + split) * K
@@ -285,11 +283,13 @@ def strides_of(x: Tensor) -> Strides:
 
 
 class Plan(NamedTuple):
-    """How a call is cut up; a function of shapes and types alone."""
+    """How a call is cut up; it depends on shapes and types alone."""
     images: int  # of a group
-    tiles: int  # of the features of an image, in assign_kernel
+    tiles: int  # programs of assign_kernel for an image
+    blocks: int  # programs of gather_kernel for a split
     splits: int  # of the features of an image, in gather_kernel
     length: int  # features of a split
+    grad_blocks: int  # programs of grad_features_kernel for an image
     assign: dict  # block sizes and warps of each kernel
     gather: dict
     grad_features: dict
@@ -297,23 +297,23 @@ class Plan(NamedTuple):
 
 def plan_of(x: Tensor, codewords: Tensor) -> Plan:
     """Plan for x (B, D, N) or (B, D, H, W) and codewords (K, D)."""
-    (k, d), count = codewords.shape, x[0, 0].numel()
+    (k, d), n = codewords.shape, x[0, 0].numel()
     assign, gather, grad_features = options_of(k)
-    images = GROUP_BYTES // (max(d * x.element_size(), k * 4) * count)
-    images = max(1, min(images, MAX_IMAGES))
-    images = triton.cdiv(x.size(0), triton.cdiv(x.size(0), images))
-    splits = min(triton.cdiv(PROGRAMS, blocks_of(codewords, gather) * images),
-                 count // MIN_SPLIT)
-    length = triton.cdiv(count, max(splits, 1))
-    length = triton.cdiv(length, gather['BLOCK_N']) * gather['BLOCK_N']
-    return Plan(images, triton.cdiv(count, assign['BLOCK_N']),
-                triton.cdiv(count, length), length, assign, gather, grad_features)
+    images = GROUP_BYTES // (max(d * x.element_size(), k * 4) * n)
+    groups = triton.cdiv(x.size(0), max(1, min(images, MAX_IMAGES)))
+    images = triton.cdiv(x.size(0), groups)
+    blocks = blocks_of(gather, K=k, D=d)
+    splits = min(triton.cdiv(PROGRAMS, blocks * images), n // MIN_SPLIT)
+    length = triton.cdiv(n, max(splits, 1))
+    length = blocks_of(gather, N=length) * gather['BLOCK_N']
+    return Plan(images, blocks_of(assign, N=n), blocks, triton.cdiv(n, length), length,
+                blocks_of(grad_features, N=n, D=d), assign, gather, grad_features)
 
 
-def blocks_of(codewords: Tensor, options: dict) -> int:
-    """Return how many blocks codewords (K, D) have in gather_kernel."""
-    k, d = codewords.shape
-    return triton.cdiv(k, options['BLOCK_K']) * triton.cdiv(d, options['BLOCK_D'])
+def blocks_of(options: dict, **sizes: int) -> int:
+    """Return how many blocks the given axes have together."""
+    return math.prod(triton.cdiv(size, options[f'BLOCK_{axis}'])
+                     for axis, size in sizes.items())
 
 
 def options_of(codewords: int) -> Tuple[dict, dict, dict]:
@@ -377,8 +377,8 @@ def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
         return f'codewords are {codewords.dtype}'.replace('torch.', '')
     if not 1 <= codewords.size(0) <= MAX_CODEWORDS:
         return f'there are {codewords.size(0)} codewords, not 1 to {MAX_CODEWORDS}'
-    if x[0, 0].numel() >= 2**31:
-        return 'an image of x has 2^31 features or more'
+    if x[0, 0].numel() >= 2**30:
+        return 'an image of x has 2^30 features or more'
     if x.is_cuda and not torch.version.hip:
         major, minor = torch.cuda.get_device_capability(x.device)
         if major < 8:
@@ -397,12 +397,6 @@ def groups_of(batch: int, plan: Plan) -> Iterator[slice]:
         yield slice(first, min(first + plan.images, batch))
 
 
-def grid_of(x: Tensor, options: dict) -> Tuple[int, int, int]:
-    """Return the programs of grad_features_kernel: blocks of D and N, images."""
-    return (triton.cdiv(x.size(1), options['BLOCK_D']),
-            triton.cdiv(x[0, 0].numel(), options['BLOCK_N']), x.size(0))
-
-
 def gather(partial_sums: Tensor, weights: Tensor, x: Tensor, mean: Tensor,
            centred: Tensor, plan: Plan) -> Tensor:
     """Return sum_i weights_ik r_ik of each split of a group: (b, splits, K, D).
@@ -415,8 +409,7 @@ def gather(partial_sums: Tensor, weights: Tensor, x: Tensor, mean: Tensor,
         centred: (K, D).
         plan: of the call.
     """
-    blocks = blocks_of(centred, plan.gather)
-    gather_kernel[(blocks, plan.splits, x.size(0))](
+    gather_kernel[(plan.blocks, plan.splits, x.size(0))](
         partial_sums, weights, x, mean, centred, weights.size(1), *centred.shape,
         *strides_of(x), plan.length, **plan.gather)
     return partial_sums[:x.size(0)]
@@ -473,7 +466,7 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
             torch.sum(tile_sums[:part.size(0)], 2, out=sums[group])
             residual_sums = gather(partial_sums, maps[1], part, mean, centred, plan)
             grad_codewords.sub_(residual_sums.sum((0, 1)), alpha=2)
-            grad_features_kernel[grid_of(part, plan.grad_features)](
+            grad_features_kernel[(plan.grad_blocks, part.size(0))](
                 grad_x[group], *maps, part, mean, centred, grad[group], *sizes,
                 *strides_of(part), *strides_of(grad_x), **plan.grad_features)
         del maps, partial_sums, residual_sums  # the product below is (B, K, D)
