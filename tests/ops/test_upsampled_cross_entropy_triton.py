@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from interpreted_kernels import interpreted, interpreter
 from operator_cases import TYPES
 
-from mmseg_encstdc.ops import bands
+from mmseg_encstdc.ops.upsampled_cross_entropy import bands
 
 LAYOUTS = {  # of (B, C, h, w)
     'contiguous': lambda x: x.contiguous(),
