@@ -24,8 +24,8 @@ wanted() { [[ " $steps " == *" $1 "* ]]; }
 }
 if wanted build; then
     step "$python" setup.py build_ext --inplace
-    step "$python" -c 'from mmseg_encstdc.ops import paths
-assert paths.extension() is not None, "the kernels are not built"'
+    step "$python" -c 'from mmseg_encstdc.ops import backend
+assert backend.load_extension(), "the kernels are not built"'
 fi
 if wanted test; then
     step "$python" -m pytest -m gpu -rs

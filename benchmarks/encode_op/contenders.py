@@ -10,22 +10,15 @@ from mmseg_encstdc.ops import encode  # first: makes mmseg importable
 
 from mmseg.models.utils.encoding import Encoding  # isort: skip
 from mmseg_encstdc.errors import InputError
-from mmseg_encstdc.ops.encoding import MAX_CODES
-
-try:
-    from mmseg_encstdc.ops.paths import extension
-except ImportError:  # a version that has one path only
-
-    def extension():
-        """The compiled module, or None."""
-
+from mmseg_encstdc.ops import backend
+from mmseg_encstdc.ops.encode import MAX_CODES
 
 __all__ = [
     'OURS', 'PASSES', 'Inputs', 'Shape', 'check_agreement', 'contenders',
     'forced', 'make_inputs', 'outcome', 'passes'
 ]
 
-PATH = 'MMSEG_ENCSTDC_ENCODE'  # the variable by which encode takes a path
+PATH = backend.VARIABLE
 OURS = ('torch', 'cuda')  # its paths
 PASSES = ('forward', 'forward_backward')
 LARGEST = 2**31 - 1  # of the numbers of a shape
@@ -123,7 +116,7 @@ def make_inputs(shape: Shape, device: torch.device, dtype: torch.dtype,
 
 def contenders(device: torch.device) -> Tuple[str, ...]:
     """Names of what can run on a device."""
-    if device.type == 'cuda' and extension() is not None:
+    if device.type == 'cuda' and backend.load_extension():
         return 'stock', 'torch', 'cuda'
     return 'stock', 'torch'
 

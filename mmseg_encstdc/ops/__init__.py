@@ -1,11 +1,13 @@
-"""Operators: Encoding, and cross entropy of upsampled logits. They know torch,
-and nothing of MMSegmentation."""
-from .cross_entropy import (
-    upsampled_cross_entropy,
-    upsampled_cross_entropy_reference,
-)
-from .encoding import encode, encode_composite, encode_reference
-from .selection import kth_largest
+"""Operators: Encoding, cross entropy of upsampled logits, k-th largest.
+
+Import torch only. A folder holds one operator: its checks, its schema, its
+implementations and its reference. ``backend`` chooses the implementation.
+"""
+from .encode import encode
+from .encode.reference import encode_composite, encode_reference
+from .kth_largest import kth_largest
+from .upsampled_cross_entropy import upsampled_cross_entropy
+from .upsampled_cross_entropy.reference import upsampled_cross_entropy_reference
 
 __all__ = [
     'encode', 'encode_composite', 'encode_reference', 'kth_largest',

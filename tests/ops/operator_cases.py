@@ -3,7 +3,7 @@ import torch
 
 from mmseg_encstdc.ops import encode_reference
 
-TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as ops/encode.h has them
+TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as encode.h has them
 
 # Of the CUDA kernels: largest error over the largest value, against the formula
 # in float64 on the same features. The gradient of x is in the type of x.
@@ -53,10 +53,10 @@ def draw(batch, channels, features, codes, dtype, seed=0, offset=0.0):
 def formula(x, codewords, scale, grad):
     """Encodings and gradients by the spelled-out reference, in float64."""
     leaves = [value.double().clone().requires_grad_()
-              for value in (x.transpose(1, 2), codewords, scale)]
+              for value in (x, codewords, scale)]
     out = encode_reference(*leaves)
     grad_x, *rest = torch.autograd.grad(out, leaves, grad.double())
-    return [out.detach(), grad_x.transpose(1, 2), *rest]
+    return [out.detach(), grad_x, *rest]
 
 
 def assert_agree(got, expected, tolerance, inputs):

@@ -1,0 +1,39 @@
+"""Encode in standard operators: for export, for second derivatives, for tests."""
+from torch import Tensor
+
+from .arguments import check_arguments
+
+__all__ = ['encode_composite', 'encode_reference']
+
+
+def encode_composite(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
+    """Encode x (B, D, N) or (B, D, H, W) as :func:`encode` does.
+
+    Use it where an exporter knows standard operators only, and for the gradient of
+    a gradient. It keeps every intermediate for the backward pass.
+    """
+    rows = x.flatten(2).to(codewords.dtype).transpose(1, 2)  # (B, N, D)
+    mean = codewords.mean(0)  # (D, )
+    rows, centred = rows - mean, codewords - mean
+    distances = (
+        rows.square().sum(2, keepdim=True) - 2 * rows @ centred.t() +
+        centred.square().sum(1))  # (B, N, K)
+    assignment = (scale * distances).softmax(2)  # (B, N, K)
+    assignment_sum = assignment.sum(1).unsqueeze(2)  # (B, K, 1)
+    return assignment.transpose(1, 2) @ rows - assignment_sum * centred
+
+
+def encode_reference(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
+    """Encode x (B, D, N) or (B, D, H, W) by the formula of the paper.
+
+    Compare other implementations with it; residuals of B x N x K x D numbers leave
+    it no other use.
+
+    Raises:
+        ValueError, TypeError: as :func:`encode`.
+    """
+    check_arguments(x, codewords, scale)
+    rows = x.flatten(2).transpose(1, 2).to(codewords.dtype)  # (B, N, D)
+    residuals = rows.unsqueeze(2) - codewords  # (B, N, K, D)
+    assignment = (scale * residuals.square().sum(3)).softmax(2)  # (B, N, K)
+    return (assignment.unsqueeze(3) * residuals).sum(1)

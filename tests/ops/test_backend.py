@@ -1,0 +1,304 @@
+"""backend chooses which implementation computes, checks it, and says why."""
+import ast
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+import mmseg_encstdc
+from mmseg_encstdc.ops import backend, encode, encode_reference, upsampled_cross_entropy
+from mmseg_encstdc.ops.encode import matmul
+from mmseg_encstdc.ops.upsampled_cross_entropy import bands
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture
+def inputs():
+    """x (B, D, N), codewords (K, D), scale (K, )."""
+    return torch.randn(2, 5, 9), torch.randn(3, 5), -torch.rand(3)
+
+
+@pytest.fixture
+def loss_inputs():
+    """Logits (B, C, h, w) and labels (B, H, W)."""
+    return torch.randn(1, 4, 5, 6), torch.randint(0, 4, (1, 20, 21))
+
+
+# --- The variable ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('asked', [None, '', 'auto', 'torch'])
+def test_choose_takes_torch_on_a_cpu(monkeypatch, inputs, loss_inputs, asked):
+    if asked is None:
+        monkeypatch.delenv(backend.VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(backend.VARIABLE, asked)
+    assert backend.choose('encode', *inputs) is matmul
+    assert backend.choose('upsampled_cross_entropy', *loss_inputs) is bands
+
+
+@pytest.mark.parametrize('asked', ['triton', 'cuda'])
+@pytest.mark.parametrize('training', [False, True])
+def test_encode_on_a_cpu_refuses_a_backend_that_needs_a_gpu(
+        monkeypatch, inputs, asked, training):
+    monkeypatch.setenv(backend.VARIABLE, asked)
+    message = f'BACKEND={asked}, but {asked} computes on a GPU and not on cpu'
+    with pytest.raises(RuntimeError, match=message):
+        encode(*(value.requires_grad_(training) for value in inputs))
+
+
+def test_cross_entropy_without_a_cuda_implementation_goes_by_auto(
+        monkeypatch, loss_inputs):
+    expected = upsampled_cross_entropy(*loss_inputs)
+    monkeypatch.setenv(backend.VARIABLE, 'cuda')
+    assert torch.equal(upsampled_cross_entropy(*loss_inputs), expected)
+    monkeypatch.setenv(backend.VARIABLE, 'triton')
+    with pytest.raises(RuntimeError, match='BACKEND=triton, but triton computes'):
+        upsampled_cross_entropy(*loss_inputs)
+
+
+def test_an_unknown_backend_is_named_with_those_there_are(
+        monkeypatch, inputs, loss_inputs):
+    monkeypatch.setenv(backend.VARIABLE, 'tirton')
+    for call in (lambda: encode(*inputs),
+                 lambda: encode(inputs[0].requires_grad_(), *inputs[1:]),
+                 lambda: upsampled_cross_entropy(*loss_inputs)):
+        with pytest.raises(ValueError, match='BACKEND=tirton names no backend; give '
+                           'one of auto, torch, triton, cuda'):
+            call()
+
+
+@pytest.mark.parametrize('missing, name, remedy', [
+    ('triton', 'triton', 'Triton is not installed: pip install triton'),
+    ('mmseg_encstdc._cuda', 'cuda',
+     'the CUDA kernels are not built: pip install --no-build-isolation'),
+])
+def test_a_backend_that_is_not_installed_says_what_to_install(
+        monkeypatch, missing, name, remedy):
+    find = backend.find_spec
+    monkeypatch.setattr(backend, 'find_spec', lambda module: None
+                        if module == missing else find(module))
+    backend.load_extension.cache_clear()
+    reason = backend.unavailable(
+        backend.OPERATORS['encode'], name, torch.device('cuda', 0))
+    backend.load_extension.cache_clear()
+    assert reason.startswith(remedy)
+
+
+def test_auto_takes_nothing_that_has_no_self_check():
+    for name, order in backend.AUTO.items():
+        operator = backend.OPERATORS[name]
+        assert set(order) <= set(operator.modules)
+        assert set(operator.tolerances) == {
+            torch.float32, torch.float16, torch.bfloat16}
+    assert set(backend.AUTO) == set(backend.OPERATORS)
+
+
+def test_auto_follows_the_gpu_runs_on_record(root):
+    times = {}
+    for file in (root / 'benchmarks' / 'results').glob('encode_*.json'):
+        for row in json.loads(file.read_text()).get('shapes', ()):
+            for name in set(row['times_ms']) & {'triton', 'cuda'}:
+                times.setdefault(name, []).append(
+                    row['times_ms'][name]['forward_backward'] /
+                    row['times_ms']['torch']['forward_backward'])
+    measured = sorted(times, key=lambda name: statistics.median(times[name]))
+    order = backend.AUTO['encode']
+    if not measured:  # then what has no run on a GPU stays out
+        assert order == ('triton', )
+    else:
+        assert order[0] == measured[0]
+
+
+# --- The self-check ---------------------------------------------------------------
+
+
+class Gpu:
+    """An accelerated implementation of encode for tests, on the CPU.
+
+    Computes with ``change`` applied to one output.
+    """
+
+    def __init__(self, change=lambda value: value, of='encodings'):
+        self.change, self.of, self.calls = change, of, 0
+
+    def why_not(self, x, codewords, scale):
+        return 'x is float64' if x.dtype == torch.float64 else None
+
+    def forward(self, *inputs):
+        self.calls += 1
+        out = matmul.forward(*inputs)
+        return self.change(out) if self.of == 'encodings' else out
+
+    def backward(self, *inputs):
+        names = ('grad_x', 'grad_codewords', 'grad_scale')
+        return tuple(self.change(value) if self.of == name else value
+                     for name, value in zip(names, matmul.backward(*inputs)))
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Make auto treat the CPU as a GPU and a :class:`Gpu` as its Triton backend."""
+
+    def install(implementation):
+        name = 'mmseg_encstdc_test_gpu'
+        module = types.ModuleType(name)
+        for method in ('why_not', 'forward', 'backward'):
+            setattr(module, method, getattr(implementation, method))
+        operator = backend.OPERATORS['encode']
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setitem(backend.OPERATORS, 'encode', operator._replace(
+            modules={**operator.modules, 'triton': name}))
+        monkeypatch.setattr(backend, '_errors', {})
+        monkeypatch.setattr(backend, 'accelerated', lambda device: True)
+        monkeypatch.setattr(backend, 'unavailable', lambda *_: None)
+        return implementation
+
+    return install
+
+
+def test_self_check_passes_once_and_auto_takes_the_backend(
+        pretend, inputs, caplog):
+    gpu = pretend(Gpu())
+    for _ in range(3):
+        assert torch.equal(encode(*inputs), matmul.forward(*inputs))
+    assert gpu.calls == 4  # the check, and three calls
+    encode(inputs[0].half(), *inputs[1:])
+    assert gpu.calls == 6  # another type is checked for itself
+    assert not caplog.records
+
+
+FAULTS = {
+    'a wrong sum': (lambda value: value * 1.001, 'differs by 1.0e-03'),
+    'NaN': (lambda value: value * float('nan'), 'differs by nan'),
+    'another shape': (lambda value: value[:1], ' is (1'),
+}
+
+
+@pytest.mark.parametrize('of', ['encodings', 'grad_x', 'grad_codewords',
+                                'grad_scale'])
+@pytest.mark.parametrize('fault', FAULTS)
+def test_self_check_failure_is_one_warning_and_right_numbers(
+        pretend, inputs, caplog, fault, of):
+    change, message = FAULTS[fault]
+    gpu = pretend(Gpu(change, of))
+    leaves = [value.requires_grad_() for value in inputs]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            out = encode(*leaves)
+            got = [out, *torch.autograd.grad(out.sum(), leaves)]
+    expected = matmul.forward(*(value.detach() for value in leaves))
+    assert torch.equal(out, expected)
+    assert all(value.isfinite().all() for value in got)
+    assert gpu.calls == 1
+    record, = caplog.records
+    assert record.levelno == logging.WARNING
+    assert 'encode: the triton backend failed its self-check on cpu for ' \
+        'torch.float32, so the torch backend computes' in record.message
+    assert message in record.message
+    assert of in record.message
+
+
+def test_self_check_turns_an_exception_into_one_line(pretend, inputs, caplog):
+    def fail(value):
+        raise RuntimeError('no C compiler\nat line 1\nat line 2')
+
+    pretend(Gpu(fail))
+    assert torch.equal(encode(*inputs), matmul.forward(*inputs))
+    record, = caplog.records
+    assert record.message.endswith('RuntimeError: no C compiler')
+
+
+def test_self_check_waits_while_a_graph_is_captured(pretend, inputs, monkeypatch):
+    gpu = pretend(Gpu())
+    monkeypatch.setattr(torch.jit, 'is_tracing', lambda: True)
+    encode(*inputs)
+    assert gpu.calls == 0 and not backend._errors  # nothing was decided
+    monkeypatch.setattr(torch.jit, 'is_tracing', lambda: False)
+    encode(*inputs)
+    assert gpu.calls == 2
+
+
+def test_self_check_draws_no_random_numbers(pretend, inputs):
+    gpu = pretend(Gpu())
+    state = torch.get_rng_state()
+    encode(*inputs)
+    assert gpu.calls == 2 and torch.equal(torch.get_rng_state(), state)
+
+
+def test_auto_leaves_other_types_and_empty_batches_to_torch(pretend, inputs):
+    gpu = pretend(Gpu())
+    encode(*(value.double() for value in inputs))
+    encode(inputs[0][:0], *inputs[1:])
+    assert gpu.calls == 0
+
+
+def test_a_backend_asked_for_by_name_is_not_checked(pretend, inputs, monkeypatch):
+    gpu = pretend(Gpu(lambda value: value + 1))
+    monkeypatch.setenv(backend.VARIABLE, 'triton')
+    assert torch.equal(encode(*inputs), matmul.forward(*inputs) + 1)
+    assert gpu.calls == 1
+    with pytest.raises(RuntimeError, match='BACKEND=triton, but x is float64'):
+        encode(*(value.double() for value in inputs))
+
+
+def test_torch_backend_passes_the_self_check_of_every_operator(monkeypatch):
+    monkeypatch.setattr(backend, '_errors', {})
+    for operator in backend.OPERATORS.values():
+        tolerances = dict(operator.tolerances)
+        for dtype in tolerances:
+            assert backend.passes_self_check(operator, 'torch', CPU, dtype), (
+                backend._errors)
+
+
+def test_encode_reference_agrees_with_the_example_of_the_self_check():
+    grad, x, codewords, scale = (
+        value.double() for value in backend.OPERATORS['encode'].example(
+            torch.float32))
+    torch.testing.assert_close(matmul.forward(x, codewords, scale),
+                               encode_reference(x, codewords, scale))
+
+
+# --- The table, and what ops imports -------------------------------------------------
+
+
+def test_python_m_ops_prints_what_auto_takes_and_why(root):
+    done = subprocess.run([sys.executable, '-m', 'mmseg_encstdc.ops'], cwd=root,
+                          capture_output=True, text=True, check=True)
+    rows = [line.split(None, 3) for line in done.stdout.splitlines()]
+    states = {(row[0], row[1], row[2]): row[3] for row in rows if len(row) == 4}
+    for operator in ('encode', 'upsampled_cross_entropy', 'kth_largest'):
+        assert states[operator, 'cpu', 'torch'].startswith('auto takes it')
+    assert 'computes on a GPU' in states['encode', 'cpu', 'triton']
+    assert 'has no cuda implementation' in states[
+        'upsampled_cross_entropy', 'cpu', 'cuda']
+
+
+def test_python_m_ops_names_an_unknown_backend_in_one_line(root, monkeypatch):
+    monkeypatch.setenv(backend.VARIABLE, 'gpu')
+    done = subprocess.run([sys.executable, '-m', 'mmseg_encstdc.ops'], cwd=root,
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        'error: MMSEG_ENCSTDC_BACKEND=gpu names no backend')
+
+
+def test_ops_imports_torch_and_triton_alone(root):
+    allowed = {'torch', 'triton'} | sys.stdlib_module_names
+    for file in (root / 'mmseg_encstdc' / 'ops').rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = ([alias.name for alias in node.names]
+                     if isinstance(node, ast.Import) else
+                     [node.module] if isinstance(node, ast.ImportFrom)
+                     and not node.level else [])
+            assert {name.split('.')[0] for name in names} <= allowed, file
+            if isinstance(node, ast.ImportFrom) and node.level:
+                depth = len(file.relative_to(root / 'mmseg_encstdc').parts) - 1
+                assert node.level <= depth, f'{file} imports what is above ops'
+    assert mmseg_encstdc.__file__.startswith(str(root))
