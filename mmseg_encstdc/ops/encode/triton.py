@@ -323,16 +323,17 @@ def options_of(codewords: int, dtype: torch.dtype) -> Tuple[dict, dict, dict]:
     and 3.1 abort on Hopper.
     """
     # AMD multiplies float32 as it is, and has less shared memory.
-    precision, stages = ('ieee', 2) if torch.version.hip else ('tf32x3', 3)
+    hip = bool(torch.version.hip)
+    common = dict(PRECISION='ieee' if hip else 'tf32x3', num_stages=2 if hip else 3)
     padded = max(16, triton.next_power_of_2(codewords))
-    assign = dict(BLOCK_N=64, BLOCK_K=padded, BLOCK_D=32, num_warps=4)
+    assign = dict(common, BLOCK_N=64, BLOCK_K=padded, BLOCK_D=32, num_warps=4)
     if padded > 32:
         assign.update(BLOCK_N=32, BLOCK_D=16, num_warps=4 if padded == 64 else 8)
-    gather = dict(BLOCK_N=64 if dtype == torch.bfloat16 else 32,
+    gather = dict(common, BLOCK_N=64 if dtype == torch.bfloat16 else 32,
                   BLOCK_K=min(padded, 32), BLOCK_D=64, num_warps=4)
-    grad_features = dict(BLOCK_N=64, BLOCK_K=16, BLOCK_D=64, num_warps=4)
-    return tuple(dict(options, PRECISION=precision, num_stages=stages)
-                 for options in (assign, gather, grad_features))
+    if not hip:
+        gather.update(num_stages=4)
+    return assign, gather, dict(common, BLOCK_N=64, BLOCK_K=16, BLOCK_D=64, num_warps=4)
 
 
 def workspace(x: Tensor, codewords: Tensor, plan: Plan,
