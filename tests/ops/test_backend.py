@@ -215,6 +215,22 @@ def test_self_check_turns_an_exception_into_one_line(pretend, inputs, caplog):
     assert record.message.endswith('RuntimeError: no C compiler')
 
 
+def test_a_module_that_cannot_be_imported_is_one_warning(
+        pretend, inputs, monkeypatch, caplog):
+    unavailable = backend.unavailable
+    pretend(Gpu())
+    monkeypatch.setattr(backend, 'unavailable', unavailable)
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    monkeypatch.setattr(backend, 'find_spec', lambda name: True)
+    monkeypatch.setitem(sys.modules, 'mmseg_encstdc_test_gpu', None)
+    backend._import_error.cache_clear()
+    for _ in range(2):
+        assert torch.equal(encode(*inputs), matmul.forward(*inputs))
+    backend._import_error.cache_clear()
+    record, = caplog.records
+    assert record.message.startswith('mmseg_encstdc_test_gpu cannot be imported')
+
+
 def test_self_check_waits_while_a_graph_is_captured(pretend, inputs, monkeypatch):
     gpu = pretend(Gpu())
     monkeypatch.setattr(torch.jit, 'is_tracing', lambda: True)
