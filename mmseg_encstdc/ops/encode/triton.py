@@ -24,8 +24,9 @@ computes grad_x.
   mean codeword is subtracted from features and codewords. An offset that all of
   them have in common then costs no precision.
 - bfloat16 is multiplied as bfloat16 with float32 sums. Codewords are two bfloat16
-  terms; maps and G are rounded, and all sums use the rounded values, so that
-  rounding changes an encoding by a part of the residuals, not of the features.
+  terms; maps and G are rounded, and all sums but that of grad_scale use the rounded
+  values. Rounding then changes an encoding in proportion to the residuals, not to the
+  features.
 """
 import math
 from contextlib import nullcontext
@@ -41,10 +42,10 @@ __all__ = ['backward', 'forward', 'why_not']
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CODEWORDS = 256
 # Bytes of x in a group of images. The second-level cache of an A100 has 40 MB in two
-# halves, and what both halves read is in each of them.
+# halves; data that both halves read is stored twice.
 GROUP_BYTES = 16 << 20
 MAX_IMAGES = 65535  # of a group: the limit of the second and third axis of a grid
-# gather_kernel cuts the features of an image into splits until there are this many
+# gather_kernel divides the features of an image into splits until there are this many
 # programs, which is near the number of multiprocessors of a large GPU. A split has at
 # least MIN_SPLIT features, so that its partial sum is small beside them.
 PROGRAMS = 128
@@ -116,22 +117,22 @@ def assignment_of(distance, scale, k, K):
 def assign_kernel(
         assignment,  # (images, N, K), written; bfloat16 or float32
         grad_distance,  # (images, N, K), written, of the same type
-        tile_sums,  # (images, 2, tiles, K), written
+        tile_sums,  # (images, 2, tiles, K), written: the sums over the features of
+                    # a tile of the assignment, and of grad_logits * distance
         x,  # (images, D, N) with the strides below
         mean,  # (D, ), of the codewords
         centred,  # (K, D), codewords less the mean
-        norms,  # (K, ), squared norms of the rows of centred
+        codeword_sq,  # (K, ), squared norms of the rows of centred
         scale,  # (K, )
         grad,  # (images, K, D), of the encodings
-        offsets,  # (images, K), products of the rows of grad and of centred
+        grad_dot_codeword,  # (images, K), products of the rows of grad and of centred
         N, K, D, width, stride_image, stride_channel, stride_row, stride_column,
         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
         PRECISION: tl.constexpr, BACKWARD: tl.constexpr):
     """Compute the assignment of BLOCK_N features of an image.
 
-    In the backward pass also compute grad_distance, and the sums over these features
-    of the assignment and of grad_logits * distance. The forward pass does not touch
-    what only these need.
+    In the backward pass also compute grad_distance and tile_sums. The forward pass
+    does not access grad_distance, tile_sums, grad and grad_dot_codeword.
     """
     tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -152,7 +153,7 @@ def assign_kernel(
             grad_assignment = add_product(
                 grad_assignment, features, rows, 1, PRECISION)
     distance = (tl.sum(squares, 1)[:, None] - 2 * products +
-                load_of_codewords(norms, k, K))
+                load_of_codewords(codeword_sq, k, K))
     factor = load_of_codewords(scale, k, K)
     values = assignment_of(distance, factor, k, K)
     rounded = values.to(assignment.dtype.element_ty)
@@ -161,7 +162,7 @@ def assign_kernel(
     tl.store(assignment + place, rounded, mask=inside)
     if BACKWARD:
         values = tl.where(inside, values, 0.0)
-        grad_assignment -= load_of_codewords(offsets + image * K, k, K)
+        grad_assignment -= load_of_codewords(grad_dot_codeword + image * K, k, K)
         grad_logits = values * (
             grad_assignment - tl.sum(values * grad_assignment, 1)[:, None])
         tl.store(grad_distance + place,
@@ -193,7 +194,7 @@ def grad_features_kernel(
     d = tl.program_id(0) % blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     n = tl.program_id(0) // blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-    weight_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    grad_distance_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     for first in range(0, K, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
         place = (image * N + n)[:, None] * K + k[None, :]
@@ -201,13 +202,14 @@ def grad_features_kernel(
         values = tl.load(assignment + place, mask=inside, other=0.0)
         rows = load_rows(grad + image * K * D, k[:, None], d[None, :], K, D)
         total = add_product(total, values, rows, 1, PRECISION)
-        weights = tl.load(grad_distance + place, mask=inside, other=0.0)
-        weight_sums += weights.to(tl.float32)
-        codewords = -2 * load_rows(centred, k[:, None], d[None, :], K, D)
-        total = add_product(total, weights, codewords, 2, PRECISION)
+        grad_distances = tl.load(grad_distance + place, mask=inside, other=0.0)
+        grad_distance_sums += grad_distances.to(tl.float32)
+        minus_two_codewords = -2 * load_rows(
+            centred, k[:, None], d[None, :], K, D)
+        total = add_product(total, grad_distances, minus_two_codewords, 2, PRECISION)
     features = load_features(x + image * stride_image, mean, n, d, N, D, width,
                              stride_channel, stride_row, stride_column)
-    total += 2 * tl.sum(weight_sums, 1)[:, None] * features.to(tl.float32)
+    total += 2 * tl.sum(grad_distance_sums, 1)[:, None] * features.to(tl.float32)
     place = ((n // grad_width).to(tl.int64) * grad_stride_row +
              (n % grad_width).to(tl.int64) * grad_stride_column)
     channel = d.to(tl.int64) * grad_stride_channel
@@ -283,7 +285,7 @@ def strides_of(x: Tensor) -> Strides:
 
 
 class Plan(NamedTuple):
-    """How a call is cut up; it depends on shapes and types alone."""
+    """How a call is divided; it depends on shapes and types alone."""
     images: int  # of a group
     tiles: int  # programs of assign_kernel for an image
     blocks: int  # programs of gather_kernel for a split
@@ -319,8 +321,8 @@ def blocks_of(options: dict, **sizes: int) -> int:
 def options_of(codewords: int, dtype: torch.dtype) -> Tuple[dict, dict, dict]:
     """Block sizes, warps and stages of the kernels for K codewords.
 
-    They leave every kernel enough registers. 64 features to 8 warps make Triton 3.0
-    and 3.1 abort on Hopper.
+    They leave every kernel enough registers. BLOCK_N = 64 with 8 warps crashes
+    Triton 3.0 and 3.1 when it compiles for Hopper.
     """
     # AMD multiplies float32 as it is, and has less shared memory.
     hip = bool(torch.version.hip)
@@ -360,8 +362,8 @@ def centre(x: Tensor, codewords: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Return the mean (D, ), codewords less the mean (K, D) and their squared
     norms (K, ).
 
-    For bfloat16 features, whose mean stays in them, the codewords are rounded to
-    two bfloat16 terms and the mean is 0.
+    For bfloat16 features the mean is 0, because it is not subtracted from them, and
+    the codewords are rounded to two bfloat16 terms.
     """
     if x.dtype == torch.bfloat16:
         mean = torch.zeros_like(codewords[0])
@@ -384,8 +386,8 @@ def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
         return f'codewords are {codewords.dtype}'.replace('torch.', '')
     if not 1 <= codewords.size(0) <= MAX_CODEWORDS:
         return f'there are {codewords.size(0)} codewords, not 1 to {MAX_CODEWORDS}'
-    if x[0, 0].numel() >= 2**30:
-        return 'an image of x has 2^30 features or more'
+    if x[0, 0].numel() >= 2**30 or codewords.numel() >= 2**31:
+        return 'an image of x has 2^30 features or more, or codewords 2^31 numbers'
     if x.is_cuda and not torch.version.hip:
         major, minor = torch.cuda.get_device_capability(x.device)
         if major < 8:
@@ -432,14 +434,14 @@ def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """
     with on_device_of(x):
         plan, scale = plan_of(x, codewords), scale.contiguous()
-        mean, centred, norms = centre(x, codewords)
+        mean, centred, codeword_sq = centre(x, codewords)
         encodings = codewords.new_empty(x.size(0), *codewords.shape)
         (assignment, ), partial_sums, tile_sums = workspace(x, codewords, plan, 1)
         for group in groups_of(x.size(0), plan):
             part = x[group]
             assign_kernel[(plan.tiles, part.size(0))](
-                assignment, assignment, tile_sums, part, mean, centred, norms, scale,
-                centred, norms, assignment.size(1), *codewords.shape,
+                assignment, assignment, tile_sums, part, mean, centred, codeword_sq,
+                scale, centred, codeword_sq, assignment.size(1), *codewords.shape,
                 *strides_of(part), **plan.assign, BACKWARD=False)
             torch.sum(gather(partial_sums, assignment, part, mean, centred, plan), 1,
                       out=encodings[group])
@@ -458,17 +460,17 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
     """
     with on_device_of(x):
         plan, scale = plan_of(x, codewords), scale.contiguous()
-        mean, centred, norms = centre(x, codewords)
+        mean, centred, codeword_sq = centre(x, codewords)
         grad = grad.contiguous()
-        offsets = (grad.to(operand_type(x)) * centred).sum(2)  # (B, K)
+        grad_dot_codeword = (grad.to(operand_type(x)) * centred).sum(2)  # (B, K)
         sums = codewords.new_empty(x.size(0), 2, codewords.size(0))
         grad_x, grad_codewords = torch.empty_like(x), torch.zeros_like(centred)
         maps, partial_sums, tile_sums = workspace(x, codewords, plan, 2)
         for group in groups_of(x.size(0), plan):
             part, sizes = x[group], (maps.size(2), *codewords.shape)
             assign_kernel[(plan.tiles, part.size(0))](
-                *maps, tile_sums, part, mean, centred, norms, scale, grad[group],
-                offsets[group], *sizes, *strides_of(part), **plan.assign,
+                *maps, tile_sums, part, mean, centred, codeword_sq, scale, grad[group],
+                grad_dot_codeword[group], *sizes, *strides_of(part), **plan.assign,
                 BACKWARD=True)
             torch.sum(tile_sums[:part.size(0)], 2, out=sums[group])
             residual_sums = gather(partial_sums, maps[1], part, mean, centred, plan)
