@@ -4,6 +4,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Optional
 from unittest import mock
 
 import numpy as np
@@ -13,14 +14,19 @@ import torch
 import mmseg_encstdc.ops
 
 
-def interpreted(operator: str) -> ModuleType:
-    """Load ``ops/<operator>/triton.py`` a second time, for the interpreter.
+def source_of(operator: str) -> Path:
+    """Return the file of an operator's Triton kernels."""
+    return Path(mmseg_encstdc.ops.__file__).parent / operator / 'triton.py'
+
+
+def interpreted(operator: str, path: Optional[Path] = None) -> ModuleType:
+    """Load ``ops/<operator>/triton.py``, or a changed copy, for the interpreter.
 
     Call its functions in :func:`interpreter`. Skips the test where Triton is not
     installed.
     """
     pytest.importorskip('triton', reason='Triton is not installed')
-    path = Path(mmseg_encstdc.ops.__file__).parent / operator / 'triton.py'
+    path = path or source_of(operator)
     spec = importlib.util.spec_from_file_location(f'interpreted_{operator}', path)
     module = importlib.util.module_from_spec(spec)
     # Triton reads it when it decorates a function.

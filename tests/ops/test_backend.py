@@ -9,6 +9,7 @@ import types
 
 import pytest
 import torch
+from interpreted_kernels import interpreted, interpreter, source_of
 
 import mmseg_encstdc
 from mmseg_encstdc.ops import backend, encode, encode_reference, upsampled_cross_entropy
@@ -213,6 +214,38 @@ def test_self_check_turns_an_exception_into_one_line(pretend, inputs, caplog):
     assert torch.equal(encode(*inputs), matmul.forward(*inputs))
     record, = caplog.records
     assert record.message.endswith('RuntimeError: no C compiler')
+
+
+BROKEN = {  # a line of the Triton kernels, and the same with a fault
+    'gather': ('total -= tl.sum(weight_sums, 0)', 'total += tl.sum(weight_sums, 0)'),
+    'softmax': ('exponentials / tl.sum(exponentials, 1)', 'exponentials / K'),
+    'grad_features': ('total += 2 * tl.sum(grad_distance', 'total -= 2 * tl.sum('
+                      'grad_distance'),
+}
+
+
+@pytest.mark.parametrize('fault', [None, *BROKEN])
+def test_self_check_of_triton_kernels_catches_a_fault(
+        pretend, caplog, tmp_path, fault):
+    text = source_of('encode').read_text()
+    if fault:
+        assert text.count(BROKEN[fault][0]) == 1
+        text = text.replace(*BROKEN[fault])
+    path = tmp_path / 'triton_copy.py'
+    path.write_text(text)
+    module = interpreted('encode', path)
+    pretend(module)
+    x, *rest = torch.randn(2, 21, 30), torch.randn(3, 21), -torch.rand(3) / 5
+    with interpreter():
+        got = encode(x, *rest)
+    torch.testing.assert_close(got, matmul.forward(x, *rest), rtol=0, atol=1e-4)
+    if fault:
+        record, = caplog.records
+        assert 'the triton backend failed its self-check' in record.message
+        assert torch.equal(got, matmul.forward(x, *rest))
+    else:
+        assert not caplog.records
+        assert not torch.equal(got, matmul.forward(x, *rest))  # Triton computed
 
 
 def test_a_module_that_cannot_be_imported_is_one_warning(
