@@ -1,5 +1,5 @@
 """Time and memory of the Encoding operator: MMSegmentation's, ours on each of
-its paths, and what bounds them."""
+its backends, and what bounds them."""
 import argparse
 import json
 import os
@@ -12,9 +12,10 @@ from common import arguments
 
 from mmseg_encstdc.engine import cli
 from mmseg_encstdc.errors import InputError
+from mmseg_encstdc.ops.backend import VARIABLE
 
 from . import memory, report, timing
-from .contenders import PATH, Shape
+from .contenders import Shape
 
 __all__ = ['add_arguments', 'run']
 
@@ -78,8 +79,9 @@ def run(args: argparse.Namespace) -> None:
     for shape in shapes:
         memory.check_room(shape, device)
     path = result_file(args, device)
-    if PATH in os.environ:
-        print(f'{PATH}={os.environ[PATH]} is ignored: every path is measured')
+    if VARIABLE in os.environ:
+        print(f'{VARIABLE}={os.environ[VARIABLE]} is ignored: every backend is '
+              'measured')
     rows = measure_all(args, shapes, dtypes, device, path)
     print(report.table(rows))
     if not args.no_plot:
