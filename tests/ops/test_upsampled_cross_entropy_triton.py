@@ -74,14 +74,14 @@ SIZES = st.tuples(  # batch, classes, height and width, then of the labels
     st.integers(1, 2), st.integers(1, 12), st.integers(1, 5), st.integers(1, 9),
     st.integers(1, 8), st.integers(1, 16))
 MANY_CLASSES = st.tuples(
-    st.just(1), st.integers(90, 171), st.integers(1, 2), st.integers(1, 4),
-    st.integers(1, 2), st.integers(1, 4))
+    st.just(1), st.integers(90, 171), st.just(1), st.integers(1, 4),
+    st.integers(1, 3), st.integers(1, 4))
 MANY_COLUMNS = st.tuples(
     st.just(1), st.integers(1, 8), st.just(1), st.integers(65, 90),
     st.integers(1, 2), st.integers(129, 150))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     SIZES | MANY_CLASSES | MANY_COLUMNS, st.sampled_from(TYPES),
     st.sampled_from(list(LAYOUTS)), st.sampled_from(LABEL_TYPES), st.booleans(),
@@ -101,7 +101,7 @@ def test_kernels_match_formula(
 
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('shape', [
-    (1, 19, 2, 3, 16, 24), (1, 5, 5, 3, 33, 17), (2, 3, 1, 3, 2, 290),
+    (1, 19, 2, 3, 8, 12), (1, 5, 4, 3, 17, 17), (2, 3, 1, 3, 2, 290),
     (1, 3, 2, 70, 4, 140), (1, 4, 3, 5, 3, 5), (1, 3, 9, 21, 4, 5),
     (1, 7, 1, 1, 3, 9), (1, 2, 2, 2, 4, 4), (1, 4, 1, 1, 1, 1)])
 def test_kernels_match_bands(compute, shape, align_corners):
@@ -126,7 +126,7 @@ def test_kernels_layout_changes_no_bit(compute, example, layout):
 
 
 def test_kernels_batch_changes_no_bit(compute):
-    logits, labels, grad = draw(3, 9, 2, 4, 7, 13)
+    logits, labels, grad = draw(2, 5, 2, 4, 7, 13)
     for mine, right in zip(compute((logits[1:2], labels[1:2], grad[1:2])),
                            compute((logits, labels, grad))):
         assert torch.equal(mine[0], right[1])
@@ -191,13 +191,14 @@ def test_kernels_label_without_class_gives_nan(compute, example, label, label_ty
         assert torch.equal(mine[~other], right[~other])
 
 
+@pytest.mark.filterwarnings('ignore:overflow encountered')  # finfo.min in log2 units
 @pytest.mark.parametrize('dtype', TYPES)
-@pytest.mark.parametrize('height', [float('-inf'), None])
-def test_kernels_match_bands_with_masked_classes(compute, height, dtype):
+@pytest.mark.parametrize('mask', ['-inf', 'finfo.min'])
+def test_kernels_match_bands_with_masked_classes(compute, mask, dtype):
     logits, labels, grad = draw(1, 11, 2, 4, 9, 13, dtype)
-    height = torch.finfo(dtype).min if height is None else height
-    logits[:, 8:] = height  # the last block of classes has no other
-    logits[:, 0] = height
+    value = torch.finfo(dtype).min if mask == 'finfo.min' else float('-inf')
+    logits[:, 8:] = value  # the last block of classes has no other
+    logits[:, 0] = value
     labels = labels.where(labels == IGNORE, labels % 7 + 1)
     got = compute((logits, labels, grad))
     right = by_bands((logits, labels, grad))
