@@ -11,21 +11,24 @@ gradient G of the encodings:
     grad_codewords_k   = -(sum_i A_ik) G_k - 2 sum_i grad_distance_ik r_ik
     grad_scale_k       = sum_i grad_logits_ik d_ik
 
-Two kernels pass over x. The first computes, for a tile of features, a map (N, K):
-the assignment, or in the backward pass grad_distance and with it grad_x. The second
-multiplies the map with the residuals and adds over the features.
+assign_kernel computes maps (N, K): the assignment and, in the backward pass,
+grad_distance. gather_kernel multiplies a map with the residuals and adds over the
+features, which gives E and the second sum of grad_codewords. grad_features_kernel
+computes grad_x.
 
-- Images are processed in groups so small that the second kernel finds x in the
-  second-level cache of the GPU. The workspace holds the map of one group.
+- Images are processed in groups so small that the later kernels find x in the
+  second-level cache of the GPU. The workspace holds the maps of one group.
 - No sum uses atomics. A program writes a partial sum, and partial sums are added in
   a fixed order, so that every run gives the same bits.
 - float32 and float16 are multiplied as float32, in three tf32 products, after the
   mean codeword is subtracted from features and codewords. An offset that all of
   them have in common then costs no precision.
 - bfloat16 is multiplied as bfloat16 with float32 sums. Codewords are two bfloat16
-  terms; maps and G are rounded, and all sums use the rounded values, so that
-  rounding changes an encoding by a part of the residuals, not of the features.
+  terms; maps and G are rounded, and all sums but that of grad_scale use the rounded
+  values. Rounding then changes an encoding in proportion to the residuals, not to the
+  features.
 """
+import math
 from contextlib import nullcontext
 from typing import Iterator, NamedTuple, Optional, Tuple
 
@@ -39,12 +42,12 @@ __all__ = ['backward', 'forward', 'why_not']
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CODEWORDS = 256
 # Bytes of x in a group of images. The second-level cache of an A100 has 40 MB in two
-# halves, and what both halves read is in each of them.
+# halves; data that both halves read is stored twice.
 GROUP_BYTES = 16 << 20
-MAX_IMAGES = 65535  # of a group: the limit of the third axis of a grid
-# The second kernel splits the features of an image until there are this many
-# programs, which is near the number of multiprocessors of a large GPU. A split has
-# at least MIN_SPLIT features, so that its partial sum is small beside them.
+MAX_IMAGES = 65535  # of a group: the limit of the second and third axis of a grid
+# gather_kernel divides the features of an image into splits until there are this many
+# programs, which is near the number of multiprocessors of a large GPU. A split has at
+# least MIN_SPLIT features, so that its partial sum is small beside them.
 PROGRAMS = 128
 MIN_SPLIT = 256
 
@@ -79,22 +82,16 @@ def load_rows(rows, k, d, K, D):
 
 
 @triton.jit
-def add_product(total, left, right, PRECISION: tl.constexpr):
-    """Return total + left @ right, with ``right`` rounded to the type of ``left``."""
-    if left.dtype == tl.bfloat16:
-        total = tl.dot(left, right.to(tl.bfloat16), total)
-    else:
-        total = tl.dot(left, right, total, input_precision=PRECISION)
-    return total
+def add_product(total, left, right, TERMS: tl.constexpr, PRECISION: tl.constexpr):
+    """Return total + left @ right.
 
-
-@triton.jit
-def add_exact_product(total, left, right, PRECISION: tl.constexpr):
-    """Return total + left @ right, with ``right`` in two terms if bfloat16."""
+    Where ``left`` is bfloat16, ``right`` becomes one or two bfloat16 terms.
+    """
     if left.dtype == tl.bfloat16:
         high = right.to(tl.bfloat16)
-        rest = right - high.to(tl.float32)
-        total = tl.dot(left, rest.to(tl.bfloat16), total)
+        if TERMS == 2:
+            rest = right - high.to(tl.float32)
+            total = tl.dot(left, rest.to(tl.bfloat16), total)
         total = tl.dot(left, high, total)
     else:
         total = tl.dot(left, right, total, input_precision=PRECISION)
@@ -120,22 +117,22 @@ def assignment_of(distance, scale, k, K):
 def assign_kernel(
         assignment,  # (images, N, K), written; bfloat16 or float32
         grad_distance,  # (images, N, K), written, of the same type
-        tile_sums,  # (images, 2, tiles, K), written
+        tile_sums,  # (images, 2, tiles, K), written: the sums over the features of
+                    # a tile of the assignment, and of grad_logits * distance
         x,  # (images, D, N) with the strides below
         mean,  # (D, ), of the codewords
         centred,  # (K, D), codewords less the mean
-        norms,  # (K, ), squared norms of the rows of centred
+        codeword_sq,  # (K, ), squared norms of the rows of centred
         scale,  # (K, )
         grad,  # (images, K, D), of the encodings
-        offsets,  # (images, K), products of the rows of grad and of centred
+        grad_dot_codeword,  # (images, K), products of the rows of grad and of centred
         N, K, D, width, stride_image, stride_channel, stride_row, stride_column,
         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
         PRECISION: tl.constexpr, BACKWARD: tl.constexpr):
     """Compute the assignment of BLOCK_N features of an image.
 
-    In the backward pass also compute grad_distance, and the sums over these features
-    of the assignment and of grad_logits * distance. The forward pass does not touch
-    what only these need.
+    In the backward pass also compute grad_distance and tile_sums. The forward pass
+    does not access grad_distance, tile_sums, grad and grad_dot_codeword.
     """
     tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -150,12 +147,13 @@ def assign_kernel(
                                  stride_row, stride_column)
         squares += features.to(tl.float32) * features.to(tl.float32)
         codewords = load_rows(centred, k[None, :], d[:, None], K, D)
-        products = add_exact_product(products, features, codewords, PRECISION)
+        products = add_product(products, features, codewords, 2, PRECISION)
         if BACKWARD:
             rows = load_rows(grad + image * K * D, k[None, :], d[:, None], K, D)
-            grad_assignment = add_product(grad_assignment, features, rows, PRECISION)
+            grad_assignment = add_product(
+                grad_assignment, features, rows, 1, PRECISION)
     distance = (tl.sum(squares, 1)[:, None] - 2 * products +
-                load_of_codewords(norms, k, K))
+                load_of_codewords(codeword_sq, k, K))
     factor = load_of_codewords(scale, k, K)
     values = assignment_of(distance, factor, k, K)
     rounded = values.to(assignment.dtype.element_ty)
@@ -164,7 +162,7 @@ def assign_kernel(
     tl.store(assignment + place, rounded, mask=inside)
     if BACKWARD:
         values = tl.where(inside, values, 0.0)
-        grad_assignment -= load_of_codewords(offsets + image * K, k, K)
+        grad_assignment -= load_of_codewords(grad_dot_codeword + image * K, k, K)
         grad_logits = values * (
             grad_assignment - tl.sum(values * grad_assignment, 1)[:, None])
         tl.store(grad_distance + place,
@@ -191,25 +189,27 @@ def grad_features_kernel(
         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
         PRECISION: tl.constexpr):
     """Compute grad_x of BLOCK_N features of an image at BLOCK_D channels."""
-    image = tl.program_id(2).to(tl.int64)
-    d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    features = load_features(x + image * stride_image, mean, n, d, N, D, width,
-                             stride_channel, stride_row, stride_column)
+    blocks = tl.cdiv(D, BLOCK_D)
+    image = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(0) % blocks * BLOCK_D + tl.arange(0, BLOCK_D)
+    n = tl.program_id(0) // blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-    weight_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    grad_distance_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     for first in range(0, K, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
         place = (image * N + n)[:, None] * K + k[None, :]
         inside = (n < N)[:, None] & (k < K)[None, :]
         values = tl.load(assignment + place, mask=inside, other=0.0)
         rows = load_rows(grad + image * K * D, k[:, None], d[None, :], K, D)
-        total = add_product(total, values, rows, PRECISION)
-        weights = tl.load(grad_distance + place, mask=inside, other=0.0)
-        weight_sums += weights.to(tl.float32)
-        codewords = -2 * load_rows(centred, k[:, None], d[None, :], K, D)
-        total = add_exact_product(total, weights, codewords, PRECISION)
-    total += 2 * tl.sum(weight_sums, 1)[:, None] * features.to(tl.float32)
+        total = add_product(total, values, rows, 1, PRECISION)
+        grad_distances = tl.load(grad_distance + place, mask=inside, other=0.0)
+        grad_distance_sums += grad_distances.to(tl.float32)
+        minus_two_codewords = -2 * load_rows(
+            centred, k[:, None], d[None, :], K, D)
+        total = add_product(total, grad_distances, minus_two_codewords, 2, PRECISION)
+    features = load_features(x + image * stride_image, mean, n, d, N, D, width,
+                             stride_channel, stride_row, stride_column)
+    total += 2 * tl.sum(grad_distance_sums, 1)[:, None] * features.to(tl.float32)
     place = ((n // grad_width).to(tl.int64) * grad_stride_row +
              (n % grad_width).to(tl.int64) * grad_stride_column)
     channel = d.to(tl.int64) * grad_stride_channel
@@ -247,7 +247,7 @@ def gather_kernel(
             weights + n.to(tl.int64)[:, None] * K + k[None, :],
             mask=(n < end)[:, None] & (k < K)[None, :], other=0.0)
         weight_sums += weight.to(tl.float32)
-        total = add_product(total, tl.trans(features), weight, PRECISION)
+        total = add_product(total, tl.trans(features), weight, 1, PRECISION)
     codewords = load_rows(centred, k[None, :], d[:, None], K, D)
     total -= tl.sum(weight_sums, 0)[None, :] * codewords
     place = (image * tl.num_programs(1) + split) * K
@@ -285,11 +285,13 @@ def strides_of(x: Tensor) -> Strides:
 
 
 class Plan(NamedTuple):
-    """How a call is cut up; a function of shapes and types alone."""
+    """How a call is divided; it depends on shapes and types alone."""
     images: int  # of a group
-    tiles: int  # of the features of an image, in assign_kernel
+    tiles: int  # programs of assign_kernel for an image
+    blocks: int  # programs of gather_kernel for a split
     splits: int  # of the features of an image, in gather_kernel
     length: int  # features of a split
+    grad_blocks: int  # programs of grad_features_kernel for an image
     assign: dict  # block sizes and warps of each kernel
     gather: dict
     grad_features: dict
@@ -297,36 +299,43 @@ class Plan(NamedTuple):
 
 def plan_of(x: Tensor, codewords: Tensor) -> Plan:
     """Plan for x (B, D, N) or (B, D, H, W) and codewords (K, D)."""
-    (k, d), count = codewords.shape, x[0, 0].numel()
-    assign, gather, grad_features = options_of(k)
-    images = GROUP_BYTES // (max(d * x.element_size(), k * 4) * count)
-    images = max(1, min(images, MAX_IMAGES))
-    images = triton.cdiv(x.size(0), triton.cdiv(x.size(0), images))
-    splits = min(triton.cdiv(PROGRAMS, blocks_of(codewords, gather) * images),
-                 count // MIN_SPLIT)
-    length = triton.cdiv(count, max(splits, 1))
-    length = triton.cdiv(length, gather['BLOCK_N']) * gather['BLOCK_N']
-    return Plan(images, triton.cdiv(count, assign['BLOCK_N']),
-                triton.cdiv(count, length), length, assign, gather, grad_features)
+    (k, d), n = codewords.shape, x[0, 0].numel()
+    assign, gather, grad_features = options_of(k, x.dtype)
+    images = GROUP_BYTES // (max(d * x.element_size(), k * 4) * n)
+    groups = triton.cdiv(x.size(0), max(1, min(images, MAX_IMAGES)))
+    images = triton.cdiv(x.size(0), groups)
+    blocks = blocks_of(gather, K=k, D=d)
+    splits = min(triton.cdiv(PROGRAMS, blocks * images), n // MIN_SPLIT)
+    length = triton.cdiv(n, max(splits, 1))
+    length = blocks_of(gather, N=length) * gather['BLOCK_N']
+    return Plan(images, blocks_of(assign, N=n), blocks, triton.cdiv(n, length), length,
+                blocks_of(grad_features, N=n, D=d), assign, gather, grad_features)
 
 
-def blocks_of(codewords: Tensor, options: dict) -> int:
-    """Return how many blocks codewords (K, D) have in gather_kernel."""
-    k, d = codewords.shape
-    return triton.cdiv(k, options['BLOCK_K']) * triton.cdiv(d, options['BLOCK_D'])
+def blocks_of(options: dict, **sizes: int) -> int:
+    """Return how many blocks the given axes have together."""
+    return math.prod(triton.cdiv(size, options[f'BLOCK_{axis}'])
+                     for axis, size in sizes.items())
 
 
-def options_of(codewords: int) -> Tuple[dict, dict, dict]:
-    """Block sizes, warps and stages of the kernels for K codewords."""
+def options_of(codewords: int, dtype: torch.dtype) -> Tuple[dict, dict, dict]:
+    """Block sizes, warps and stages of the kernels for K codewords.
+
+    They leave every kernel enough registers. BLOCK_N = 64 with 8 warps crashes
+    Triton 3.0 and 3.1 when it compiles for Hopper.
+    """
     # AMD multiplies float32 as it is, and has less shared memory.
-    precision, stages = ('ieee', 2) if torch.version.hip else ('tf32x3', 3)
+    hip = bool(torch.version.hip)
+    common = dict(PRECISION='ieee' if hip else 'tf32x3', num_stages=2 if hip else 3)
     padded = max(16, triton.next_power_of_2(codewords))
-    assign = dict(BLOCK_N=64 if padded <= 64 else 32, BLOCK_K=padded,
-                  BLOCK_D=32 if padded <= 32 else 16, num_warps=8)
-    gather = dict(BLOCK_N=32, BLOCK_K=min(padded, 32), BLOCK_D=64, num_warps=8)
-    grad_features = dict(BLOCK_N=64, BLOCK_K=16, BLOCK_D=64, num_warps=4)
-    return tuple(dict(options, PRECISION=precision, num_stages=stages)
-                 for options in (assign, gather, grad_features))
+    assign = dict(common, BLOCK_N=64, BLOCK_K=padded, BLOCK_D=32, num_warps=4)
+    if padded > 32:
+        assign.update(BLOCK_N=32, BLOCK_D=16, num_warps=4 if padded == 64 else 8)
+    gather = dict(common, BLOCK_N=64 if dtype == torch.bfloat16 else 32,
+                  BLOCK_K=min(padded, 32), BLOCK_D=64, num_warps=4)
+    if not hip:
+        gather.update(num_stages=4)
+    return assign, gather, dict(common, BLOCK_N=64, BLOCK_K=16, BLOCK_D=64, num_warps=4)
 
 
 def workspace(x: Tensor, codewords: Tensor, plan: Plan,
@@ -353,8 +362,8 @@ def centre(x: Tensor, codewords: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Return the mean (D, ), codewords less the mean (K, D) and their squared
     norms (K, ).
 
-    For bfloat16 features, whose mean stays in them, the codewords are rounded to
-    two bfloat16 terms and the mean is 0.
+    For bfloat16 features the mean is 0, because it is not subtracted from them, and
+    the codewords are rounded to two bfloat16 terms.
     """
     if x.dtype == torch.bfloat16:
         mean = torch.zeros_like(codewords[0])
@@ -369,7 +378,7 @@ def centre(x: Tensor, codewords: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
 # --- The operator ---------------------------------------------------------------
 
 
-def why_not(x: Tensor, codewords: Tensor, scale=None) -> Optional[str]:
+def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
     """Say why the kernels do not take x and codewords, or return None."""
     if x.dtype not in TYPES:
         return f'x is {x.dtype}'.replace('torch.', '')
@@ -377,8 +386,8 @@ def why_not(x: Tensor, codewords: Tensor, scale=None) -> Optional[str]:
         return f'codewords are {codewords.dtype}'.replace('torch.', '')
     if not 1 <= codewords.size(0) <= MAX_CODEWORDS:
         return f'there are {codewords.size(0)} codewords, not 1 to {MAX_CODEWORDS}'
-    if x[0, 0].numel() >= 2**31:
-        return 'an image of x has 2^31 features or more'
+    if x[0, 0].numel() >= 2**30 or codewords.numel() >= 2**31:
+        return 'an image of x has 2^30 features or more, or codewords 2^31 numbers'
     if x.is_cuda and not torch.version.hip:
         major, minor = torch.cuda.get_device_capability(x.device)
         if major < 8:
@@ -397,12 +406,6 @@ def groups_of(batch: int, plan: Plan) -> Iterator[slice]:
         yield slice(first, min(first + plan.images, batch))
 
 
-def grid_of(x: Tensor, options: dict) -> Tuple[int, int, int]:
-    """Return the programs of grad_features_kernel: blocks of D and N, images."""
-    return (triton.cdiv(x.size(1), options['BLOCK_D']),
-            triton.cdiv(x[0, 0].numel(), options['BLOCK_N']), x.size(0))
-
-
 def gather(partial_sums: Tensor, weights: Tensor, x: Tensor, mean: Tensor,
            centred: Tensor, plan: Plan) -> Tensor:
     """Return sum_i weights_ik r_ik of each split of a group: (b, splits, K, D).
@@ -415,8 +418,7 @@ def gather(partial_sums: Tensor, weights: Tensor, x: Tensor, mean: Tensor,
         centred: (K, D).
         plan: of the call.
     """
-    blocks = blocks_of(centred, plan.gather)
-    gather_kernel[(blocks, plan.splits, x.size(0))](
+    gather_kernel[(plan.blocks, plan.splits, x.size(0))](
         partial_sums, weights, x, mean, centred, weights.size(1), *centred.shape,
         *strides_of(x), plan.length, **plan.gather)
     return partial_sums[:x.size(0)]
@@ -432,14 +434,14 @@ def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """
     with on_device_of(x):
         plan, scale = plan_of(x, codewords), scale.contiguous()
-        mean, centred, norms = centre(x, codewords)
+        mean, centred, codeword_sq = centre(x, codewords)
         encodings = codewords.new_empty(x.size(0), *codewords.shape)
         (assignment, ), partial_sums, tile_sums = workspace(x, codewords, plan, 1)
         for group in groups_of(x.size(0), plan):
             part = x[group]
             assign_kernel[(plan.tiles, part.size(0))](
-                assignment, assignment, tile_sums, part, mean, centred, norms, scale,
-                centred, norms, assignment.size(1), *codewords.shape,
+                assignment, assignment, tile_sums, part, mean, centred, codeword_sq,
+                scale, centred, codeword_sq, assignment.size(1), *codewords.shape,
                 *strides_of(part), **plan.assign, BACKWARD=False)
             torch.sum(gather(partial_sums, assignment, part, mean, centred, plan), 1,
                       out=encodings[group])
@@ -458,22 +460,22 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
     """
     with on_device_of(x):
         plan, scale = plan_of(x, codewords), scale.contiguous()
-        mean, centred, norms = centre(x, codewords)
+        mean, centred, codeword_sq = centre(x, codewords)
         grad = grad.contiguous()
-        offsets = (grad.to(operand_type(x)) * centred).sum(2)  # (B, K)
+        grad_dot_codeword = (grad.to(operand_type(x)) * centred).sum(2)  # (B, K)
         sums = codewords.new_empty(x.size(0), 2, codewords.size(0))
         grad_x, grad_codewords = torch.empty_like(x), torch.zeros_like(centred)
         maps, partial_sums, tile_sums = workspace(x, codewords, plan, 2)
         for group in groups_of(x.size(0), plan):
             part, sizes = x[group], (maps.size(2), *codewords.shape)
             assign_kernel[(plan.tiles, part.size(0))](
-                *maps, tile_sums, part, mean, centred, norms, scale, grad[group],
-                offsets[group], *sizes, *strides_of(part), **plan.assign,
+                *maps, tile_sums, part, mean, centred, codeword_sq, scale, grad[group],
+                grad_dot_codeword[group], *sizes, *strides_of(part), **plan.assign,
                 BACKWARD=True)
             torch.sum(tile_sums[:part.size(0)], 2, out=sums[group])
             residual_sums = gather(partial_sums, maps[1], part, mean, centred, plan)
             grad_codewords.sub_(residual_sums.sum((0, 1)), alpha=2)
-            grad_features_kernel[grid_of(part, plan.grad_features)](
+            grad_features_kernel[(plan.grad_blocks, part.size(0))](
                 grad_x[group], *maps, part, mean, centred, grad[group], *sizes,
                 *strides_of(part), *strides_of(grad_x), **plan.grad_features)
         del maps, partial_sums, residual_sums  # the product below is (B, K, D)

@@ -82,8 +82,8 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool,
             rows.first, rows.weight, columns.before, columns.weight,
             *logits.stride(), *labels.stride(),
             classes, height, width, *labels.shape[1:], ignore_index,
-            BLOCK_C=BLOCK_C, BLOCK_Y=min(rows.usual, FORWARD_Y), BLOCK_X=FORWARD_X,
-            num_warps=FORWARD_X // 32)
+            BLOCK_C=BLOCK_C, BLOCK_Y=min(rows.cell_size, FORWARD_Y), BLOCK_X=FORWARD_X,
+            num_warps=_warps(FORWARD_X))
     return losses, hits, logsumexp
 
 
@@ -108,7 +108,7 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
     grad_logits = logits.new_empty(logits.shape)
     partial_sum = logits.new_empty((4, *logits.shape), dtype=torch.float32)
     rows, columns = _axes(logits, labels, align_corners)
-    block_x = min(columns.usual, BACKWARD_X)
+    block_x = min(columns.cell_size, BACKWARD_X)
     cells = BACKWARD_THREADS // block_x
     blocks = triton.cdiv(classes, BLOCK_C)
     with torch.cuda.device_of(logits):
@@ -119,12 +119,17 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
                 *grad.stride(), *logits.stride(), *labels.stride(),
                 batch, classes, height, width, *labels.shape[1:], ignore_index,
                 BLOCK_C=BLOCK_C, BLOCK_CELLS=cells, BLOCK_X=block_x,
-                num_warps=BACKWARD_THREADS // 32)
+                num_warps=_warps(BACKWARD_THREADS))
         add_partial_sums[
             (triton.cdiv(height * width, SUM_BLOCK) * classes * batch, )](
                 partial_sum, grad_logits, batch, classes, height, width,
                 BLOCK=SUM_BLOCK, num_warps=4)
     return grad_logits
+
+
+def _warps(threads: int) -> int:
+    """Return how many warps (wavefronts on an AMD GPU) have that many threads."""
+    return threads // (64 if torch.version.hip else 32)
 
 
 def _span(images: Tensor) -> int:
@@ -141,7 +146,7 @@ class Axis(NamedTuple):
     before: Tensor  # (outputs, ), int32: index of the input before
     weight: Tensor  # (outputs, ), float32: of the input after; the other has the rest
     first: Tensor  # (inputs + 1, ), int32: first output of each cell, then outputs
-    usual: int  # outputs of a cell, rounded up to a power of two
+    cell_size: int  # outputs / inputs, rounded up to a power of two
 
 
 def _axes(logits: Tensor, labels: Tensor, align_corners: bool) -> Tuple[Axis, Axis]:
@@ -163,9 +168,8 @@ def _axis(inputs: int, outputs: int, align_corners: bool,
     before = weights.ne(0).int().argmax(0)
     weight = F.pad(weights, (0, 0, 0, 1)).gather(0, before[None] + 1)[0]
     first = torch.searchsorted(before, torch.arange(inputs + 1, device='cpu'))
-    usual = triton.next_power_of_2(triton.cdiv(outputs, inputs))
     return Axis(before.int().to(device), weight.to(device), first.int().to(device),
-                usual)
+                triton.next_power_of_2(triton.cdiv(outputs, inputs)))
 
 
 # --- Kernels -------------------------------------------------------------------
@@ -243,10 +247,10 @@ def upsampled_cross_entropy_forward(
             above = tl.where(c < C, above, float('-inf'))
             scores = tl.fma(weight_y[:, None, :], change[None, :, :],
                             above[None, :, :])  # (Y, C, X)
-            before = largest
-            largest = tl.maximum(before, tl.max(scores, axis=1))
+            previous = largest
+            largest = tl.maximum(previous, tl.max(scores, axis=1))
             powers = tl.exp2(scores - largest[:, None, :])
-            total = total * tl.exp2(before - largest) + tl.sum(powers, axis=1)
+            total = total * tl.exp2(previous - largest) + tl.sum(powers, axis=1)
 
         label = tl.load(
             labels + y * labels_stride_h + x * labels_stride_w).to(tl.int64)

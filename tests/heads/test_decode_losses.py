@@ -1,4 +1,4 @@
-"""Heads give MMSegmentation's losses without logits at the size of the labels."""
+"""decode_losses() gives MMSegmentation's losses without full-size logits."""
 import pytest
 import torch
 from mmengine.structures import PixelData
@@ -7,8 +7,8 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.heads import EncHead, SegHead
-from mmseg_encstdc.losses import OhemCELoss
-from mmseg_encstdc.losses.pixel_map import map_loss
+from mmseg_encstdc.losses import OhemCELoss, PixelReduction, PixelWeighting
+from mmseg_encstdc.losses.pixel_losses import pixel_reductions
 
 IGNORE = 255
 CLASSES = 5
@@ -79,7 +79,7 @@ def never_enlarged(monkeypatch):
 
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('loss', COVERED, ids=str)
-def test_losses_accuracy_and_gradient_are_mmsegmentations(loss, align_corners):
+def test_decode_losses_and_gradient_match_mmsegmentation(loss, align_corners):
     head = seg_head(loss, align_corners=align_corners)
     inputs = draw()
     assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
@@ -87,7 +87,7 @@ def test_losses_accuracy_and_gradient_are_mmsegmentations(loss, align_corners):
 
 
 @pytest.mark.parametrize('loss', WEIGHED, ids=str)
-def test_weighed_classes_divide_by_their_weights(loss):
+def test_class_weights_match_mmsegmentation(loss):
     # Without ignored pixels: MMSegmentation looks their weight up, which fails.
     head = seg_head(loss)
     inputs = draw(ignored=0)
@@ -103,7 +103,7 @@ def assert_same_where_theirs_works(head, *inputs):
     assert_same(ours, theirs)
 
 
-def test_ignored_pixels_have_no_weight_where_classes_are_weighed():
+def test_class_weights_leave_ignored_pixels_out():
     head = seg_head(WEIGHED[1])
     logits, labels = draw()
     losses = head.loss_by_feat(logits, samples(labels))
@@ -117,20 +117,20 @@ def test_ignored_pixels_have_no_weight_where_classes_are_weighed():
 
 
 @pytest.mark.parametrize('loss', COVERED + WEIGHED, ids=str)
-def test_cross_entropy_never_enlarges_the_logits(loss, never_enlarged):
+def test_decode_losses_of_cross_entropy_do_not_enlarge_the_logits(loss, never_enlarged):
     logits, labels = draw(ignored=0)
     seg_head(loss).loss_by_feat(logits, samples(labels))
 
 
 @pytest.mark.parametrize('loss', OTHERS, ids=str)
-def test_other_losses_take_mmsegmentations_way(loss):
+def test_decode_losses_of_other_losses_match_mmsegmentation(loss):
     head = seg_head(loss)
     inputs = draw()
     assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
                 losses_and_gradient(stock_losses(head), *inputs))
 
 
-def test_a_single_sigmoid_channel_takes_mmsegmentations_way():
+def test_decode_losses_of_a_single_channel_are_finite():
     head = SegHead(8, 4, num_classes=2, out_channels=1, threshold=0.3,
                    loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
     losses = head.loss_by_feat(
@@ -138,7 +138,7 @@ def test_a_single_sigmoid_channel_takes_mmsegmentations_way():
     assert losses['loss_ce'].isfinite()
 
 
-def test_enc_head_uses_it_for_its_pixels_and_its_presence(never_enlarged):
+def test_enc_head_does_not_enlarge_the_logits(never_enlarged):
     head = EncHead(in_channels=[8], channels=8, in_index=[0], num_classes=CLASSES)
     logits, labels = draw()
     losses = head.loss_by_feat((logits, torch.randn(2, CLASSES)), samples(labels))
@@ -146,7 +146,7 @@ def test_enc_head_uses_it_for_its_pixels_and_its_presence(never_enlarged):
 
 
 @pytest.mark.parametrize('loss', COVERED, ids=str)
-def test_a_batch_of_ignored_pixels_has_loss_zero_and_no_gradient(loss):
+def test_decode_losses_of_ignored_pixels_alone_are_zero(loss):
     logits, labels = draw()
     labels[:] = IGNORE
     losses, grad = losses_and_gradient(
@@ -155,10 +155,11 @@ def test_a_batch_of_ignored_pixels_has_loss_zero_and_no_gradient(loss):
     assert (grad == 0).all() and losses['acc_seg'].isfinite()
 
 
-def test_a_loss_of_ones_own_is_covered_when_it_takes_a_map(never_enlarged):
-    class Doubled(CrossEntropyLoss):
-        def of_map(self, losses, labels, classes, ignore_index, weight=None):
-            return 2 * losses.mean()
+def test_pixel_reduction_of_a_user_does_not_enlarge_the_logits(never_enlarged):
+    class Doubled(CrossEntropyLoss, PixelReduction):
+        def reduce_pixels(self, pixels, weight=None):
+            assert pixels.hits.shape == pixels.losses.shape == labels.shape
+            return 2 * pixels.losses.mean()
 
     head = seg_head(dict(type='CrossEntropyLoss'))
     logits, labels = draw()
@@ -168,18 +169,39 @@ def test_a_loss_of_ones_own_is_covered_when_it_takes_a_map(never_enlarged):
     torch.testing.assert_close(twice, 2 * once)
 
 
-def test_a_subclass_of_a_known_loss_is_not_taken_for_it():
+def test_pixel_weighting_of_a_user_weighs_the_pixels(never_enlarged):
+    class UpperHalf(PixelWeighting):
+        def pixel_weights(self, pixels):
+            assert not pixels.losses.requires_grad
+            weight = torch.zeros_like(pixels.losses)
+            weight[:, :25] = 1
+            return weight
+
+    head = seg_head(dict(type='CrossEntropyLoss', reduction='sum'))
+    logits, labels = draw()
+    upper = labels.clone()
+    upper[:, 25:] = IGNORE
+    expected = head.loss_by_feat(logits, samples(upper))['loss_ce']
+    head.sampler = UpperHalf()
+    got = head.loss_by_feat(logits.requires_grad_(), samples(labels))['loss_ce']
+    torch.testing.assert_close(got, expected)
+
+
+def test_pixel_reductions_refuse_a_subclass_of_a_known_loss():
     class Other(CrossEntropyLoss):
         pass
 
-    assert map_loss(Other()) is None
-    assert map_loss(CrossEntropyLoss(reduction='none')) is None
-    assert map_loss(OhemCELoss()) is not None
+    head = seg_head(dict(type='CrossEntropyLoss'))
+    for loss in (Other(), CrossEntropyLoss(reduction='none')):
+        head.loss_decode = loss
+        assert pixel_reductions(head) is None
+    head.loss_decode = OhemCELoss()
+    assert pixel_reductions(head) == [head.loss_decode]
 
 
 @pytest.mark.parametrize('avg_non_ignore', [False, True])
 @pytest.mark.parametrize('ignore_index', [0, 2, -1])
-def test_weighed_classes_with_an_ignored_one_divide_as_mmsegmentation_does(
+def test_class_weights_with_an_ignored_class_match_mmsegmentation(
         ignore_index, avg_non_ignore):
     head = seg_head(dict(
         type='CrossEntropyLoss', class_weight=[1., 2., 0.5, 4., 3.],

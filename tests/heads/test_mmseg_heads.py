@@ -43,7 +43,7 @@ def assert_same(got, expected):
 
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('sampler', SAMPLERS, ids=str)
-def test_fcn_head_has_mmsegmentations_losses(sampler, align_corners, monkeypatch):
+def test_fcn_head_matches_mmsegmentation(sampler, align_corners, monkeypatch):
     settings = dict(in_channels=8, channels=4, num_classes=5, num_convs=1,
                     align_corners=align_corners)
     stock = StockFCNHead(**settings)
@@ -58,7 +58,7 @@ def test_fcn_head_has_mmsegmentations_losses(sampler, align_corners, monkeypatch
     assert_same(results(ours, *inputs), expected)
 
 
-def test_a_sampler_of_another_type_takes_mmsegmentations_way():
+def test_fcn_head_with_another_sampler_matches_mmsegmentation():
     settings = dict(in_channels=8, channels=4, num_classes=5, num_convs=1)
     stock, ours = StockFCNHead(**settings), FCNHead(**settings)
     for head in (stock, ours):
@@ -76,7 +76,7 @@ DETAIL = dict(
 
 @pytest.mark.parametrize('threshold', [0.1, 0.5, 3.])
 @pytest.mark.parametrize('fusion', [(0.6, 0.3, 0.1), (0.05, 0.04, 0.08)])
-def test_stdc_head_has_mmsegmentations_losses(threshold, fusion):
+def test_stdc_head_matches_mmsegmentation(threshold, fusion):
     stock, ours = (kind(boundary_threshold=threshold, **DETAIL)
                    for kind in (StockSTDCHead, STDCHead))
     state = {**stock.state_dict(),
@@ -87,7 +87,7 @@ def test_stdc_head_has_mmsegmentations_losses(threshold, fusion):
     assert_same(results(ours, *inputs), results(stock, *inputs))
 
 
-def test_stdc_head_of_plain_cross_entropy_enlarges_nothing(monkeypatch):
+def test_stdc_head_of_plain_cross_entropy_does_not_enlarge_the_logits(monkeypatch):
     settings = {**DETAIL, 'loss_decode': dict(type='CrossEntropyLoss')}
     inputs = draw(2)
     expected = results(StockSTDCHead(**settings), *inputs)
@@ -95,7 +95,7 @@ def test_stdc_head_of_plain_cross_entropy_enlarges_nothing(monkeypatch):
     assert_same(results(STDCHead(**settings), *inputs), expected)
 
 
-def test_edges_are_ones_of_the_size_of_the_labels():
+def test_stdc_head_edges_are_0_or_1_in_the_size_of_the_labels():
     _, labels = draw(2)
     edges = STDCHead(**DETAIL).edges(labels)
     assert edges.dtype == torch.int64 and edges.shape == labels.shape
@@ -108,7 +108,7 @@ def test_edges_are_ones_of_the_size_of_the_labels():
     [dict(type='DiceLoss'), dict(type='CrossEntropyLoss')],
     dict(type='LovaszLoss', reduction='none', loss_weight=2.),
 ], ids=str)
-def test_stdc_head_has_mmsegmentations_numbers_with_other_losses(loss):
+def test_stdc_head_with_other_losses_matches_mmsegmentation(loss):
     settings = {**DETAIL, 'loss_decode': loss}
     inputs = draw(2)
     assert_same(results(STDCHead(**settings), *inputs),
@@ -117,7 +117,7 @@ def test_stdc_head_has_mmsegmentations_numbers_with_other_losses(loss):
 
 @pytest.mark.parametrize('ignore_index', [0, 1, 7])
 @pytest.mark.parametrize('threshold', [0.1, 1., 2., -0.5])
-def test_stdc_head_has_mmsegmentations_numbers_with_any_ignored_id(
+def test_stdc_head_with_any_ignored_id_matches_mmsegmentation(
         ignore_index, threshold):
     settings = {**DETAIL, 'ignore_index': ignore_index}
     stock, ours = (kind(boundary_threshold=threshold, **settings)
