@@ -95,9 +95,8 @@ def compile_file(nvcc: str, file: Path, arch: int) -> Row:
     name, target = file.relative_to(OPS).as_posix(), f'sm_{arch}'
     with tempfile.TemporaryDirectory() as folder:
         done = run(
-            nvcc, '-std=c++17', '-O3', f'-arch={target}', f'-I{OPS}', '-Xptxas',
-            '-v', '--keep', '--keep-dir', folder, '-c', str(file), '-o',
-            f'{folder}/out.o')
+            nvcc, '-std=c++17', '-O3', f'-arch={target}', '-Xptxas', '-v',
+            '--keep', '--keep-dir', folder, '-c', str(file), '-o', f'{folder}/out.o')
         ptx = ''.join(each.read_text() for each in Path(folder).glob('*.ptx'))
     if done.returncode:
         raise RuntimeError(f'{name} for {target}:\n{done.stderr}')
@@ -140,7 +139,7 @@ def check_binding(cuda_include: Path) -> None:
     # A CPU build of PyTorch has no cuda_cmake_macros.h.
     done = run(
         'g++', '-std=c++17', '-fsyntax-only', '-Wall', '-Werror',
-        '-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE', f'-I{OPS}',
+        '-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE',
         *(word for folder in folders for word in ('-isystem', str(folder))),
         str(OPS / 'binding.cpp'))
     if done.returncode:
