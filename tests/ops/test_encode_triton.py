@@ -1,4 +1,5 @@
 """The Triton kernels of the Encoding operator, run by Triton's interpreter."""
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -21,8 +22,9 @@ MAPS = {  # of (B, D, H, W)
     'broadcast over rows': lambda x: x[..., :1, :].expand_as(x),
 }
 batches, channels, features = (st.integers(1, most) for most in (3, 160, 100))
-codes = st.integers(1, 70) | st.integers(1, 256)
 dtypes, seeds = st.sampled_from(TYPES), st.integers(0, 2**16)
+# The interpreter takes a tenth of a second for a program of the kernels.
+few = partial(settings, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope='module')
@@ -54,14 +56,14 @@ def assert_formula(got, inputs, **widths):
     assert_agree(got, formula(*inputs), tolerance, inputs)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(batches, channels, features, codes, dtypes, st.sampled_from(list(LAYOUTS)),
-       seeds)
+@few(max_examples=12)
+@given(batches, channels, features, st.integers(1, 70), dtypes,
+       st.sampled_from(list(LAYOUTS)), seeds)
 @example(1, 1, 1, 1, torch.float32, 'contiguous', 0)
 @example(2, 40, 1, 5, torch.bfloat16, 'contiguous', 0)
 @example(3, 1, 65, 33, torch.float16, 'channels_last', 0)
-@example(1, 70, 100, 256, torch.bfloat16, 'contiguous', 0)
-@example(1, 70, 100, 256, torch.float32, 'channels_last', 0)
+@example(1, 70, 40, 256, torch.bfloat16, 'contiguous', 0)
+@example(1, 70, 40, 200, torch.float32, 'channels_last', 0)
 def test_encode_triton_matches_formula(compute, batch, channels, features, codes,
                                        dtype, layout, seed):
     x, *rest = draw(batch, channels, features, codes, dtype, seed)
@@ -69,9 +71,9 @@ def test_encode_triton_matches_formula(compute, batch, channels, features, codes
     assert_formula(compute(*inputs), inputs)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(batches, st.integers(1, 40), st.integers(1, 9), st.integers(1, 12), dtypes,
-       seeds)
+@few(max_examples=3)
+@given(st.integers(1, 2), st.integers(1, 32), st.integers(1, 9), st.integers(1, 7),
+       dtypes, seeds)
 @example(2, 20, 1, 10, torch.float32, 0)
 @example(2, 20, 10, 1, torch.bfloat16, 0)
 @pytest.mark.parametrize('layout', MAPS)
@@ -85,17 +87,14 @@ def test_encode_triton_takes_maps_of_any_strides(
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
-def test_encode_triton_adds_up_groups_splits_and_tiles(
-        kernels, compute, layout, dtype):
-    x, *rest = draw(5, 130, 150, 40, dtype)
-    inputs = (LAYOUTS[layout](x), *rest)
-    image = x[0].numel() * x.element_size()
+def test_encode_triton_adds_up_groups_splits_and_tiles(kernels, compute, dtype):
+    inputs = draw(3, 66, 100, 17, dtype)
+    image = 66 * 100 * kernels.operand_type(inputs[0]).itemsize
     with mock.patch.multiple(kernels, GROUP_BYTES=2 * image, PROGRAMS=99,
                              MIN_SPLIT=20):
         plan = kernels.plan_of(*inputs[:2])
-        assert (plan.images, plan.tiles) == (2, 5)  # so 3 groups, the last of 1
-        assert plan.splits > 1 and plan.splits * plan.length > 150
+        assert plan.images == 2 and plan.tiles == 2  # the last group has one image
+        assert plan.splits > 1 and plan.splits * plan.length > 100
         assert_formula(compute(*inputs), inputs)
 
 
@@ -117,7 +116,7 @@ def test_encode_triton_takes_arguments_of_any_strides(compute, dtype):
 
 @pytest.mark.parametrize('dtype', TYPES)
 def test_encode_triton_keeps_precision_at_a_common_offset(compute, dtype):
-    inputs = draw(1, 200, 90, 32, dtype, offset=50)
+    inputs = draw(1, 200, 70, 32, dtype, offset=50)
     twice = 2 * FORMULA[dtype]['codewords']
     assert_formula(compute(*inputs), inputs, codewords=twice)
 
@@ -140,7 +139,7 @@ def test_encode_triton_confines_nan(compute, dtype):
 
 @pytest.mark.parametrize('dtype', TYPES)
 def test_encode_triton_gives_the_same_bits_twice(compute, dtype):
-    inputs = draw(2, 70, 140, 32, dtype)
+    inputs = draw(2, 20, 70, 5, dtype)
     for first, second in zip(compute(*inputs), compute(*inputs)):
         assert torch.equal(first, second)
 
