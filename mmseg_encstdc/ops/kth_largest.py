@@ -33,8 +33,9 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
 def _compute(values, k):
     values = values.flatten()
     if values.device.type != 'cpu':
-        # kthvalue alone gives one block all values; it tells NaN from infinity.
-        return values.topk(k, sorted=False).values.kthvalue(1).values
+        # kthvalue would give one block of a GPU all values; amin would return NaN.
+        largest = values.topk(k, sorted=False).values
+        return largest.topk(1, largest=False, sorted=False).values[0]
     index = values.numel() - k
     array = values.numpy().copy()
     array.partition(index)

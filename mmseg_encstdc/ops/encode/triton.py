@@ -41,8 +41,9 @@ __all__ = ['backward', 'forward', 'why_not']
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CODEWORDS = 256
-# Bytes of x in a group of images. The second-level cache of an A100 has 40 MB in two
-# halves; data that both halves read is stored twice.
+# Bytes of the operands that a group of images makes of x, or of its map if K is above
+# D. The second-level cache of an A100 has 40 MB in two halves; data that both halves
+# read is stored twice.
 GROUP_BYTES = 16 << 20
 MAX_IMAGES = 65535  # of a group: the limit of the second and third axis of a grid
 # gather_kernel divides the features of an image into splits until there are this many
@@ -301,7 +302,7 @@ def plan_of(x: Tensor, codewords: Tensor) -> Plan:
     """Plan for x (B, D, N) or (B, D, H, W) and codewords (K, D)."""
     (k, d), n = codewords.shape, x[0, 0].numel()
     assign, gather, grad_features = options_of(k, x.dtype)
-    images = GROUP_BYTES // (max(d * x.element_size(), k * 4) * n)
+    images = GROUP_BYTES // (max(k, d) * n * operand_type(x).itemsize)
     groups = triton.cdiv(x.size(0), max(1, min(images, MAX_IMAGES)))
     images = triton.cdiv(x.size(0), groups)
     blocks = blocks_of(gather, K=k, D=d)
