@@ -56,9 +56,7 @@ Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   if (found == plans.end()) {
     c10::cuda::CUDAGuard guard(x.device());
     Device limits = {attribute(cudaDevAttrMultiProcessorCount, device),
-                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                     10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-                         attribute(cudaDevAttrComputeCapabilityMinor, device)};
+                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
     found = plans.emplace(key, make_plan(shape, limits, backward)).first;
   }
   return found->second;

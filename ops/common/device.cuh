@@ -66,7 +66,8 @@ __device__ inline char* shared_memory() {
   extern __shared__ uint4 encstdc_shared[];
   return reinterpret_cast<char*>(encstdc_shared);
 }
-// Plans have clusters from compute capability 9.0 on: below it these never run.
+// Plans have clusters only where architecture_of the kernel is 90 or more: in other code
+// these do nothing, and are never called.
 __device__ inline void sync_cluster() {
 #if __CUDA_ARCH__ >= 900
   cooperative_groups::this_cluster().sync();
@@ -236,7 +237,16 @@ const char* launch(void (*kernel)(Parameters...), const LaunchConfig& config,
   return cudaGetErrorString(status);
 }
 
-// The number of blocks that the device runs at once in such clusters; 0: none.
+// Returns __CUDA_ARCH__ / 10 of the code that the device runs, 0 on an error. Code that is
+// compiled from PTX at run time keeps the PTX's, which may be less than the device's.
+template <typename... Parameters> int architecture_of(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes attributes = {};
+  auto status = cudaFuncGetAttributes(&attributes, kernel);
+  if (status != cudaSuccess) cudaGetLastError();  // clears it
+  return status == cudaSuccess ? attributes.ptxVersion : 0;
+}
+
+// Returns the number of blocks that the device runs at once in such clusters; 0: none.
 template <typename... Parameters>
 int active_blocks(void (*kernel)(Parameters...), const LaunchConfig& config) {
   cudaLaunchAttribute attribute = {};

@@ -65,7 +65,7 @@ int64_t most_tiles(const Problem& p) {
 // workspace of one block, but its size may not divide the groups of multiprocessors.
 void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   Problem p = problem_of(shape, plan, backward);
-  int64_t tiles = int64_t(p.B) * p.tiles, blocks = device.processors;
+  int64_t tiles = int64_t(p.B) * p.tiles, blocks = device.multiprocessors;
   bool single_chunk = p.chunks * p.groups == 1;
   if (!single_chunk) {  // then each block has partial sums, which may take x / 8
     int64_t sums = int64_t(4) * p.K_pad * p.D_pad;
@@ -73,15 +73,15 @@ void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan&
     blocks = most < 1 ? 1 : blocks < most ? blocks : most;
   }
   plan.blocks = int(blocks < tiles ? blocks : tiles);
-  if (!single_chunk || device.capability < 90) return;
+  const Kernels& kernels = kernels_of(shape.type);
+  if (!single_chunk || kernels.architecture(p, backward) < 90) return;
   int64_t least = most_tiles(problem_of(shape, plan, backward));
   for (int cluster_size = 8; cluster_size > 1; cluster_size /= 2) {
     Plan other = plan;
     other.blocks = other.cluster_size = cluster_size;
-    int active = kernels_of(shape.type).active_blocks(
-        problem_of(shape, other, backward), backward);
+    int active = kernels.active_blocks(problem_of(shape, other, backward), backward);
     if (active < cluster_size) continue;
-    other.blocks = active < device.processors ? active : device.processors;
+    other.blocks = active < device.multiprocessors ? active : device.multiprocessors;
     other.blocks -= other.blocks % cluster_size;
     if (other.blocks / cluster_size > tiles) other.blocks = int(tiles) * cluster_size;
     if (most_tiles(problem_of(shape, other, backward)) <= least + least / 8) {

@@ -7,9 +7,8 @@ namespace encstdc {
 enum class Type { kFloat32, kFloat16, kBFloat16 };  // of x and its gradient
 
 struct Device {
-  int processors;    // multiprocessors
+  int multiprocessors;
   int shared_bytes;  // shared memory that one block may ask for
-  int capability;    // 90 for compute capability 9.0
 };
 
 struct Shape { Type type; int B, D, N, K; };

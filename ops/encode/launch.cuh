@@ -38,9 +38,18 @@ const char* run(const Problem& p, bool backward, void* stream) {
                 finish, p);
 }
 
-template <class Product>
-int active(const Problem& p, bool backward) {
-  return active_blocks(kernel_of<Product>(p, backward), walk_config(p, nullptr));
+// The plan is made without strides: architecture and occupancy are those of the kernel
+// for channels_are_rows == false. The other one is compiled for the same architectures,
+// and __launch_bounds__ gives it a block per multiprocessor, the most that a plan has.
+template <class Product> constexpr Kernels kernels_of() {
+  return {run<Product>,
+          [](const Problem& p, bool backward) {
+            return architecture_of(kernel_of<Product>(p, backward));
+          },
+          [](const Problem& p, bool backward) {
+            return active_blocks(kernel_of<Product>(p, backward),
+                                 walk_config(p, nullptr));
+          }};
 }
 
 }  // namespace encstdc

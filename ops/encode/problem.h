@@ -61,10 +61,12 @@ struct Problem : Arguments {
   float* grad_logits_sq_partial_sum;  // likewise, sum_i dl_ik |x_i|^2
 };
 
-// What the .cu file of a type offers: the launches of a pass (nullptr, or the error as
-// text), and how many blocks the device runs at once in clusters of p.cluster_size.
+// Entry points of a .cu file: the launches of a pass (nullptr, or the error as text), the
+// architecture that the code of the walk kernel was generated for, and how many blocks
+// the device runs at once in clusters of p.cluster_size.
 struct Kernels {
   const char* (*run)(const Problem& p, bool backward, void* stream);
+  int (*architecture)(const Problem& p, bool backward);  // 90 for sm_90
   int (*active_blocks)(const Problem& p, bool backward);
 };
 extern const Kernels kFloat32Kernels, kFloat16Kernels, kBFloat16Kernels;

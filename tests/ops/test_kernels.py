@@ -21,6 +21,7 @@ from operator_cases import (
 DEVICES = {
     'H100': Device(132, 232448, 90),
     'two clusters': Device(16, 232448, 90),
+    'code for 8.0 on an H100': Device(132, 232448, 80),
     'A100': Device(108, 166912, 80),
     'small memory': Device(3, 101376, 86),
 }
@@ -110,6 +111,17 @@ def test_encnet_on_an_h100_needs_little_memory_beside_x(kernels):
         assert plan.workspace_bytes < 0.05 * x.nbytes
 
 
+@pytest.mark.parametrize('architecture, cluster_size', [(80, 1), (90, 8)])
+def test_plan_has_clusters_only_for_code_that_can_use_them(
+        kernels, architecture, cluster_size):
+    device = Device(architecture=architecture)
+    x, codewords = torch.empty(16, 512, 64 * 64), torch.empty(32, 512)
+    for dtype in TYPES:
+        for backward in (False, True):
+            plan = kernels.plan(x.to(dtype), codewords, backward, device)
+            assert plan.cluster_size == cluster_size
+
+
 @pytest.mark.parametrize('device', DEVICES)
 def test_any_batch_keeps_a_device_busy(kernels, device):
     device = DEVICES[device]
@@ -121,7 +133,7 @@ def test_any_batch_keeps_a_device_busy(kernels, device):
         # The blocks of a cluster divide the tiles of each of its segments.
         most = max(sum(-(-segment // plan.cluster_size) for segment in own)
                    for own in segments_by_cluster(batch, 128, clusters))
-        least = -(-tiles // device.processors)
+        least = -(-tiles // device.multiprocessors)
         assert least <= most <= least + least // 8, batch
 
 
@@ -146,7 +158,7 @@ def test_a_plan_keeps_to_the_device(kernels, shape, device):
                 continue
             assert plan.shared_bytes <= DEVICES[device].shared_bytes
             assert plan.blocks % plan.cluster_size == 0
-            assert 1 <= plan.blocks <= DEVICES[device].processors
+            assert 1 <= plan.blocks <= DEVICES[device].multiprocessors
 
 
 FAULTY = '''
