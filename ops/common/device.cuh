@@ -66,7 +66,7 @@ __device__ inline char* shared_memory() {
   extern __shared__ uint4 encstdc_shared[];
   return reinterpret_cast<char*>(encstdc_shared);
 }
-// Plans have clusters only where architecture_of the kernel is 90 or more: in other code
+// Plans have clusters only if architecture_of the kernel is 90 or more: in other code
 // these do nothing, and are never called.
 __device__ inline void sync_cluster() {
 #if __CUDA_ARCH__ >= 900
@@ -237,8 +237,8 @@ const char* launch(void (*kernel)(Parameters...), const LaunchConfig& config,
   return cudaGetErrorString(status);
 }
 
-// Returns __CUDA_ARCH__ / 10 of the code that the device runs, 0 on an error. Code that is
-// compiled from PTX at run time keeps the PTX's, which may be less than the device's.
+// Returns __CUDA_ARCH__ / 10 of the code that the device runs; 0: an error. Code that is
+// compiled from PTX at run time has the PTX's, which may be less than the device's.
 template <typename... Parameters> int architecture_of(void (*kernel)(Parameters...)) {
   cudaFuncAttributes attributes = {};
   auto status = cudaFuncGetAttributes(&attributes, kernel);

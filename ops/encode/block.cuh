@@ -14,6 +14,12 @@ static_assert(kMinBlockChannels * kBlockFeatures % (kLoadsInFlight * kThreads) =
               "fill() gives every thread whole runs of kLoadsInFlight elements");
 static_assert(kThreads * 4 >= kMaxBlockChannels, "fill() copies whole rows at once");
 static_assert(kWarps == 2 * kPartialBuffers, "two warps share a buffer");
+static_assert(kMinBlockChannels * 2 % 128 == 0, "Tile swizzles lines of 128 bytes");
+static_assert((kMinBlockChannels & (kMinBlockChannels - 1)) == 0 &&
+                  (kMaxBlockChannels & (kMaxBlockChannels - 1)) == 0,
+              "block_channels is a power of two");
+static_assert(kBlockCodewords * kMinBlockChannels % kMaxClusterSize == 0,
+              "the blocks of a cluster add up equal ranges");
 
 // CHANNELS_ARE_ROWS: of a tile of x, whose columns are features; else the reverse.
 // SINGLE_CHUNK: all channels are one chunk and all codewords one group, so that they
@@ -25,6 +31,11 @@ struct Block {
   using Operand = typename Product::Operand;
   static constexpr bool kChannelsAreRows = CHANNELS_ARE_ROWS, kBackward = BACKWARD;
   static constexpr bool kSingleChunk = SINGLE_CHUNK;
+  static_assert(Product::kCodewordTerms * sizeof(Operand) == sizeof(float),
+                "codewords of all terms and float sums take turns in shared memory");
+  static_assert(kBlockCodewords % Product::kDepth == 0 &&
+                    kBlockFeatures % Product::kDepth == 0,
+                "products are over complete fragments");
   using XTile = Tile<Scalar, CHANNELS_ARE_ROWS ? kBlockFeatures : 0>;
   using CodewordTile = Tile<Operand>;  // (kBlockCodewords, block_channels)
   using Map = Tile<float, kBlockFeatures>;
@@ -45,6 +56,14 @@ struct Block {
     warp_channels = p.block_channels / kWarps, first_channel = warp * warp_channels;
   }
 
+  // A thread computes one feature of a tile and every eighth codeword. add_products,
+  // assign_forward and assign_backward all use this map. A thread reads what it wrote
+  // itself, so no barrier stands between them.
+  __device__ int own_feature() const { return 4 * warp + t; }
+  template <typename F> __device__ void for_own_codewords(int count, F f) const {
+    for (int k = g; k < count; k += 8) f(k);
+  }
+
   // Arrays in shared memory: lay_out_shared in problem.h has their shapes.
   template <typename T>
   __device__ static T* shared(int offset) {
@@ -57,19 +76,19 @@ struct Block {
     auto tiles = shared<Scalar>(p.at.x_tiles);
     return {tiles + stage * p.block_channels * kBlockFeatures, p.block_channels};
   }
-  __device__ CodewordTile codewords(int term) const {
-    auto terms = shared<Operand>(p.at.codewords);
+  __device__ CodewordTile centred_codewords(int term) const {
+    auto terms = shared<Operand>(p.at.centred_codewords);
     return {terms + term * kBlockCodewords * p.block_channels, p.block_channels};
   }
-  __device__ CodewordTile grad() const {
-    return {shared<Operand>(p.at.grad), p.block_channels};
+  __device__ CodewordTile grad_operands() const {
+    return {shared<Operand>(p.at.grad_operands), p.block_channels};
   }
   __device__ Map logits() const { return map(p.at.logits); }
   __device__ Map grad_assignment() const { return map(p.at.grad_assignment); }
   __device__ OperandMap assignment() const { return operands(p.at.assignment); }
   __device__ OperandMap grad_logits() const { return operands(p.at.grad_logits); }
-  __device__ OperandMap neg_grad_distance() const {
-    return operands(p.at.neg_grad_distance);
+  __device__ OperandMap neg_twice_grad_distance() const {
+    return operands(p.at.neg_twice_grad_distance);
   }
   // What to subtract from x as it is loaded; nullptr: nothing.
   __device__ const float* mean() const {
@@ -84,7 +103,7 @@ struct Block {
       floats(p.at.assignment_sum)[k] = 0;
       if (BACKWARD) {
         floats(p.at.grad_dot_codeword)[k] = p.grad_dot_codeword[image * p.K_pad + k];
-        floats(p.at.grad_logits_sum)[k] = floats(p.at.grad_logits_sq_sum)[k] = 0;
+        floats(p.at.grad_logits_sum)[k] = floats(p.at.grad_logits_x_sq_sum)[k] = 0;
       }
     }
   }
@@ -100,11 +119,11 @@ struct Block {
     };
     auto centred = static_cast<const Operand*>(p.centred_codewords);
     for (int term = 0; term < Product::kCodewordTerms; ++term) {
-      load(codewords(term), centred + term * matrix + first);
+      load(centred_codewords(term), centred + term * matrix + first);
     }
     if (BACKWARD) {
       auto from = static_cast<const Operand*>(p.grad_operands);
-      load(grad(), from + image * matrix + first);
+      load(grad_operands(), from + image * matrix + first);
     }
   }
 

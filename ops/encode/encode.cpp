@@ -1,4 +1,6 @@
 // From arguments to launches: the plan, and the problem that the kernels are given.
+#include <limits>
+
 #include "problem.h"
 
 namespace encstdc {
@@ -15,7 +17,7 @@ int operand_bytes(Type type) { return type == Type::kBFloat16 ? 2 : 4; }
 // The problem without its pointers.
 Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
   Problem p = {};
-  p.B = shape.B, p.D = shape.D, p.N = shape.N, p.K = shape.K;
+  p.B = int(shape.B), p.D = int(shape.D), p.N = int(shape.N), p.K = int(shape.K);
   p.block_channels = plan.block_channels, p.stages = plan.stages;
   while (1 << p.log2_block_channels < p.block_channels) ++p.log2_block_channels;
   p.blocks = plan.blocks, p.cluster_size = plan.cluster_size;
@@ -28,6 +30,16 @@ Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
   return p;
 }
 
+// Returns whether the kernels support a shape. The y size of prepare_kernel's grid is
+// 1 + B, and CUDA's limit is 65535. Offsets in a group (kBlockCodewords, D_pad) and in
+// features are ints. Half their range leaves room for padding.
+bool are_supported(const Shape& shape) {
+  constexpr int64_t kMost = std::numeric_limits<int>::max() / 2;
+  return 1 <= shape.B && shape.B < 65535 && 1 <= shape.N && shape.N <= kMost &&
+         1 <= shape.D && shape.D <= kMost / kBlockCodewords && 1 <= shape.K &&
+         shape.K <= kMaxCodewords;
+}
+
 // Sets the most channels that fit in shared memory, and two stages where these fit too
 // and all channels are one chunk. Returns whether anything fits.
 bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
@@ -37,8 +49,9 @@ bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   while (channels < shape.D && channels < kMaxBlockChannels) channels *= 2;
   for (; channels >= kMinBlockChannels; channels /= 2) {
     for (plan.stages = shape.D <= channels ? 2 : 1; plan.stages; --plan.stages) {
-      plan.shared_bytes = problem_of(shape, plan, backward).at.bytes;
-      if (plan.shared_bytes <= device.shared_bytes) return true;
+      int64_t bytes = problem_of(shape, plan, backward).at.bytes;
+      plan.shared_bytes = int(bytes);
+      if (bytes <= device.shared_bytes) return true;
     }
   }
   return false;
@@ -76,7 +89,7 @@ void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan&
   const Kernels& kernels = kernels_of(shape.type);
   if (!single_chunk || kernels.architecture(p, backward) < 90) return;
   int64_t least = most_tiles(problem_of(shape, plan, backward));
-  for (int cluster_size = 8; cluster_size > 1; cluster_size /= 2) {
+  for (int cluster_size = kMaxClusterSize; cluster_size > 1; cluster_size /= 2) {
     Plan other = plan;
     other.blocks = other.cluster_size = cluster_size;
     int active = kernels.active_blocks(problem_of(shape, other, backward), backward);
@@ -104,7 +117,7 @@ bool in_pieces(const FeatureView& x, int batch, int bytes, bool channels_are_row
 
 Plan make_plan(const Shape& shape, const Device& device, bool backward) {
   Plan plan = {};
-  if (!fit(shape, device, backward, plan)) return {};
+  if (!are_supported(shape) || !fit(shape, device, backward, plan)) return {};
   divide_tiles(shape, device, backward, plan);
   Problem p = problem_of(shape, plan, backward);
   char* start = nullptr;
@@ -117,6 +130,10 @@ const char* run(const Shape& shape, const Plan& plan, const Arguments& arguments
   bool backward = arguments.grad != nullptr;
   const FeatureView& x = arguments.x;
   Problem p = problem_of(shape, plan, backward);
+  if (p.cluster_size > 1 && p.chunks * p.groups > 1) {
+    return "blocks of a cluster would write the same sums of several chunks";
+  }
+  if (p.clusters > int64_t(p.B) * p.tiles) return "a cluster has no tile";
   static_cast<Arguments&>(p) = arguments;
   int bytes = x_bytes(shape.type);
   p.channels_are_rows = x.channel_stride != 1 || x.feature_stride == 1;

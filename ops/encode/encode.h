@@ -11,7 +11,7 @@ struct Device {
   int shared_bytes;  // shared memory that one block may ask for
 };
 
-struct Shape { Type type; int B, D, N, K; };
+struct Shape { Type type; int64_t B, D, N, K; };
 
 // Device memory, with strides in elements.
 struct FeatureView {
@@ -32,7 +32,7 @@ struct Arguments {
 
 // How a launch divides its work: see ops/README.md.
 struct Plan {
-  int block_channels;       // channels in shared memory at once; 0: no room for any
+  int block_channels;       // channels in shared memory at once; 0: not supported
   int stages;               // tiles of x in shared memory; 2: one is copied ahead
   int blocks;               // of the grid
   int cluster_size;         // blocks that add up their sums in shared memory

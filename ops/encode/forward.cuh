@@ -5,15 +5,15 @@
 namespace encstdc {
 
 // Writes A_ik of a tile, of which `features` exist, and 0 for padded features and
-// codewords. A lane has one feature and every eighth codeword.
+// codewords.
 template <class B> __device__ void assign_forward(const B& b, int features) {
-  int n = 4 * b.warp + b.t;
-  float inverse = exponentials(b, n);
-  for (int k = b.g; k < b.p.K_pad; k += 8) {
+  int n = b.own_feature();
+  float inverse = exponentials(b);
+  b.for_own_codewords(b.p.K_pad, [&](int k) {
     bool exists = n < features && k < b.p.K;
     float assigned = exists ? *b.logits().at(k, n) * inverse : 0;
     *b.assignment().at(k, n) = from_float<typename B::Operand>(assigned);
-  }
+  });
 }
 
 // Adds the features of a tile to assignment_sum. Eight lanes share a codeword.

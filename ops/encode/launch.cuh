@@ -22,20 +22,20 @@ Kernel kernel_of(const Problem& p, bool backward) {
 }
 
 inline LaunchConfig walk_config(const Problem& p, void* stream) {
-  return {p.blocks, 1, kThreads, p.cluster_size, p.at.bytes, stream};
+  return {p.blocks, 1, kThreads, p.cluster_size, int(p.at.bytes), stream};
 }
 
 template <class Product>
 const char* run(const Problem& p, bool backward, void* stream) {
   LaunchConfig prepare = {p.K_pad, backward ? 1 + p.B : 1, kRowThreads, 1,
-                          4 * kRowThreads, stream};
+                          sizeof(PrepareShared), stream};
   if (auto error = launch(prepare_kernel<Product>, prepare, p)) return error;
   auto walk = kernel_of<Product>(p, backward);
   if (auto error = launch(walk, walk_config(p, stream), p)) return error;
-  int threads = backward ? kFinishBackwardThreads : kRowThreads;
-  LaunchConfig finish = {p.K, backward ? 1 : p.B, threads, 1, 8 * threads, stream};
-  return launch(backward ? finish_backward_kernel<Product> : finish_kernel<Product>,
-                finish, p);
+  LaunchConfig finish = {p.K, p.B, kRowThreads, 1, 0, stream};
+  if (!backward) return launch(finish_kernel, finish, p);
+  finish = {p.K, 1, kFinishBackwardThreads, 1, sizeof(FinishBackwardShared), stream};
+  return launch(finish_backward_kernel, finish, p);
 }
 
 // The plan is made without strides: architecture and occupancy are those of the kernel

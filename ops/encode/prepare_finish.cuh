@@ -8,14 +8,24 @@ namespace encstdc {
 
 constexpr int kRowThreads = 128;
 constexpr int kFinishBackwardThreads = 512;  // more, because there are only K blocks
+static_assert(kRowThreads % 32 == 0 && kFinishBackwardThreads % 32 == 0,
+              "sum_over_block() takes complete warps");
 
-// The sum over a block, in every thread. warp_sums: (THREADS / 32) in shared memory.
-template <int THREADS> __device__ float sum_over_block(float value, float* warp_sums) {
+// Shared memory of prepare_kernel and of finish_backward_kernel.
+struct PrepareShared { float warp_sums[kRowThreads / 32]; };
+struct FinishBackwardShared {
+  float assignment_sum[kFinishBackwardThreads], grad_logits_sum[kFinishBackwardThreads];
+  float warp_sums[kFinishBackwardThreads / 32];
+};
+
+// Returns the sum over a block, in every thread.
+template <int WARPS>
+__device__ float sum_over_block(float value, float (&warp_sums)[WARPS]) {
   for (int mask = 16; mask; mask /= 2) value += shuffle_xor(value, mask);
   if (thread() % 32 == 0) warp_sums[thread() / 32] = value;
   sync_block();
   float sum = 0;
-  for (int i = 0; i < THREADS / 32; ++i) sum += warp_sums[i];
+  for (int i = 0; i < WARPS; ++i) sum += warp_sums[i];
   sync_block();
   return sum;
 }
@@ -54,7 +64,8 @@ __global__ void __launch_bounds__(kRowThreads) prepare_kernel(const Problem p) {
       sum += to_float(rounded) * code;
     }
   }
-  sum = sum_over_block<kRowThreads>(sum, reinterpret_cast<float*>(shared_memory()));
+  sum = sum_over_block(
+      sum, reinterpret_cast<PrepareShared*>(shared_memory())->warp_sums);
   if (thread()) return;
   if (image < 0) {
     p.codeword_sq[k] = sum;
@@ -96,8 +107,7 @@ __device__ inline float weighted_x_sum(const Problem& p, int image, int k, int d
 }
 
 // E_k = sum_i A_ik x_i - (sum_i A_ik) c_k. Grid (K, B).
-template <class Product>
-__global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
+static __global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
   int k = block_x(), image = block_y();
   float assignment_sum = sum_of(p, image, p.assignment_partial_sum, k);
   for (int d = thread(); d < p.D; d += kRowThreads) {
@@ -113,11 +123,10 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
 //     ds_k = sum_i dl_ik |x_i|^2 + |c_k|^2 sum_i dl_ik - 2 c_k . sum_i dl_ik x_i
 //
 // Sums of kFinishBackwardThreads images are in shared memory at once. Grid (K).
-template <class Product>
-__global__ void __launch_bounds__(kFinishBackwardThreads)
+static __global__ void __launch_bounds__(kFinishBackwardThreads)
     finish_backward_kernel(const Problem p) {
-  float* assignment_sum = reinterpret_cast<float*>(shared_memory());  // (images)
-  float* grad_logits_sum = assignment_sum + kFinishBackwardThreads;   // (images)
+  auto& [assignment_sum, grad_logits_sum, warp_sums] =
+      *reinterpret_cast<FinishBackwardShared*>(shared_memory());
   int k = block_x();
   float twice_scale = 2 * p.scale[k], grad_scale = 0;
   for (int first = 0; first < p.B; first += kFinishBackwardThreads) {
@@ -125,7 +134,7 @@ __global__ void __launch_bounds__(kFinishBackwardThreads)
     if (own < p.B) {
       assignment_sum[thread()] = sum_of(p, own, p.assignment_partial_sum, k);
       grad_logits_sum[thread()] = sum_of(p, own, p.grad_logits_partial_sum, k);
-      grad_scale += sum_of(p, own, p.grad_logits_sq_partial_sum, k) +
+      grad_scale += sum_of(p, own, p.grad_logits_x_sq_partial_sum, k) +
                     p.codeword_sq[k] * grad_logits_sum[thread()];
     }
     sync_block();
@@ -145,7 +154,7 @@ __global__ void __launch_bounds__(kFinishBackwardThreads)
     }
     sync_block();
   }
-  grad_scale = sum_over_block<kFinishBackwardThreads>(grad_scale, assignment_sum);
+  grad_scale = sum_over_block(grad_scale, warp_sums);
   if (thread() == 0) p.grad_scale[k] = grad_scale;
 }
 

@@ -10,7 +10,8 @@
 namespace encstdc {
 
 constexpr int kLog2BlockFeatures = 5, kBlockFeatures = 1 << kLog2BlockFeatures;  // 32
-constexpr int kBlockCodewords = 32;
+constexpr int kBlockCodewords = 32, kMaxCodewords = 256;
+constexpr int kMaxClusterSize = 8;  // a power of two; CUDA's portable limit
 // block_channels is a power of two in this range.
 constexpr int kMinBlockChannels = 128, kMaxBlockChannels = 512;
 // Each warp has block_channels / kWarps channels: 64 of 512.
@@ -24,12 +25,12 @@ inline int64_t round_up(int64_t value, int64_t unit) {
 
 // Where arrays begin in the shared memory of a block, in bytes: see lay_out_shared.
 struct SharedLayout {
-  int x_tiles, codewords, grad, partial_products;
-  int logits, grad_assignment, assignment, grad_logits, neg_grad_distance;
-  int mean, partial_x_sq, x_sq, neg_grad_distance_sum;
+  int x_tiles, centred_codewords, grad_operands, partial_products;
+  int logits, grad_assignment, assignment, grad_logits, neg_twice_grad_distance;
+  int mean, partial_x_sq, x_sq, neg_twice_grad_distance_sum;
   int codeword_sq, scale, grad_dot_codeword;
-  int assignment_sum, grad_logits_sum, grad_logits_sq_sum;
-  int bytes;  // of all
+  int assignment_sum, grad_logits_sum, grad_logits_x_sq_sum;
+  int64_t bytes;  // of all; offsets are valid if this is no more than a block may have
 };
 
 // The argument of every kernel. K_pad and D_pad are whole groups and chunks.
@@ -58,11 +59,13 @@ struct Problem : Arguments {
                                       // w = A forward, w = dl backward
   float* assignment_partial_sum;      // (segments, cluster_size, K_pad) sum_i A_ik
   float* grad_logits_partial_sum;     // likewise, sum_i dl_ik
-  float* grad_logits_sq_partial_sum;  // likewise, sum_i dl_ik |x_i|^2
+  float* grad_logits_x_sq_partial_sum;  // likewise, sum_i dl_ik |x_i|^2
 };
 
-// Entry points of a .cu file: the launches of a pass (nullptr, or the error as text), the
-// architecture that the code of the walk kernel was generated for, and how many blocks
+static_assert(sizeof(Problem) <= 4096, "the most bytes of arguments before CUDA 12.1");
+
+// Entry points of a .cu file: launch a pass (nullptr, or the error as text), return the
+// architecture that the walk kernel is compiled for, and return the number of blocks that
 // the device runs at once in clusters of p.cluster_size.
 struct Kernels {
   const char* (*run)(const Problem& p, bool backward, void* stream);
@@ -78,12 +81,12 @@ inline SharedLayout lay_out_shared(const Problem& p, int x_bytes, int operand_by
                                    bool backward) {
   SharedLayout at = {};
   auto take = [&at](int64_t count, int size) {
-    int here = at.bytes;
-    at.bytes += int(round_up(count * size, 128));
+    int here = int(at.bytes);
+    at.bytes += round_up(count * size, 128);
     return here;
   };
-  int map = p.K_pad * kBlockFeatures;               // 32 x 32 at K = 32
-  int matrix = kBlockCodewords * p.block_channels;  // 32 x 512 at D = 512
+  int64_t map = int64_t(p.K_pad) * kBlockFeatures;      // 32 x 32 at K = 32
+  int64_t matrix = kBlockCodewords * p.block_channels;  // 32 x 512 at D = 512
   int64_t tile = kBlockFeatures * p.block_channels;
   auto replace = [&](int floats) {
     return operand_bytes == 4 ? floats : take(map, operand_bytes);
@@ -92,7 +95,7 @@ inline SharedLayout lay_out_shared(const Problem& p, int x_bytes, int operand_by
   at.x_tiles = take(p.stages * tile, x_bytes);
   // (terms, kBlockCodewords, block_channels) operands c_kd: one term of floats, two of
   // bfloat16. At the end of a segment the block's sum_i w_ik x_id, as floats.
-  at.codewords = take(matrix, 4);
+  at.centred_codewords = take(matrix, 4);
   // (kPartialBuffers, kBlockCodewords, kBlockFeatures): one buffer for two warps.
   at.partial_products = take(kPartialBuffers * kBlockCodewords * kBlockFeatures, 4);
   at.logits = take(map, 4);  // c_k . x_i, then l_ik, then exp(l_ik - max_k l_ik)
@@ -105,14 +108,15 @@ inline SharedLayout lay_out_shared(const Problem& p, int x_bytes, int operand_by
   at.scale = take(p.K_pad, 4);               // (K_pad) s_k
   at.assignment_sum = take(p.K_pad, 4);      // (K_pad) sum_i A_ik
   if (!backward) return at;
-  at.grad = take(matrix, operand_bytes);     // (kBlockCodewords, block_channels) G_kd
+  // (kBlockCodewords, block_channels) operands G_kd.
+  at.grad_operands = take(matrix, operand_bytes);
   at.grad_assignment = take(map, 4);         // G_k . x_i, then dA_ik
   at.grad_logits = replace(at.grad_assignment);        // map of operands dl_ik
-  at.neg_grad_distance = take(map, operand_bytes);     // map of operands -2 s_k dl_ik
-  at.neg_grad_distance_sum = take(kBlockFeatures, 4);  // (kBlockFeatures), over k
+  at.neg_twice_grad_distance = take(map, operand_bytes);  // map of operands -2 s_k dl_ik
+  at.neg_twice_grad_distance_sum = take(kBlockFeatures, 4);  // (kBlockFeatures), over k
   at.grad_dot_codeword = take(p.K_pad, 4);   // (K_pad) G_k . c_k
   at.grad_logits_sum = take(p.K_pad, 4);     // (K_pad) sum_i dl_ik
-  at.grad_logits_sq_sum = take(p.K_pad, 4);  // (K_pad) sum_i dl_ik |x_i|^2
+  at.grad_logits_x_sq_sum = take(p.K_pad, 4);  // (K_pad) sum_i dl_ik |x_i|^2
   return at;
 }
 
@@ -134,7 +138,7 @@ inline char* lay_out_workspace(Problem& p, char* base, bool backward) {
   p.grad_operands = take(p.B * matrix);
   p.grad_dot_codeword = take(int64_t(p.B) * p.K_pad);
   p.grad_logits_partial_sum = take(block_sums);
-  p.grad_logits_sq_partial_sum = take(block_sums);
+  p.grad_logits_x_sq_partial_sum = take(block_sums);
   return base;
 }
 

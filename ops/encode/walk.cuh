@@ -31,8 +31,9 @@ __device__ void grad_of_x(const B& b, typename B::XTile x, int tile, int chunk) 
     GradX grad_x = {};
     for (int group = 0; group < b.p.groups; ++group) {
       reload_codewords(b, chunk, group);
-      multiply_rows(b, b.grad(), b.assignment(), group, first, grad_x);
-      multiply_rows(b, b.codewords(0), b.neg_grad_distance(), group, first, grad_x);
+      multiply_rows(b, b.grad_operands(), b.assignment(), group, first, grad_x);
+      multiply_rows(b, b.centred_codewords(0), b.neg_twice_grad_distance(), group, first,
+                    grad_x);
     }
     sync_warp();  // all lanes have read these channels of x
     replace_x(b, grad_x, x, first);
@@ -80,7 +81,7 @@ template <class B> __device__ void write_sums(const B& b) {
     p.assignment_partial_sum[row + k] = b.floats(p.at.assignment_sum)[k];
     if (B::kBackward) {
       p.grad_logits_partial_sum[row + k] = b.floats(p.at.grad_logits_sum)[k];
-      p.grad_logits_sq_partial_sum[row + k] = b.floats(p.at.grad_logits_sq_sum)[k];
+      p.grad_logits_x_sq_partial_sum[row + k] = b.floats(p.at.grad_logits_x_sq_sum)[k];
     }
   }
 }
