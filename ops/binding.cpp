@@ -35,12 +35,6 @@ FeatureView view_of(const Tensor& x) {
   return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-int attribute(cudaDeviceAttr name, int device) {
-  int value = 0;
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
-  return value;
-}
-
 // Plans are kept, because asking the device takes longer than a launch.
 Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   static std::mutex mutex;
@@ -53,8 +47,11 @@ Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   auto found = plans.find(key);
   if (found == plans.end()) {
     c10::cuda::CUDAGuard guard(x.device());
-    Device limits = {attribute(cudaDevAttrMultiProcessorCount, device),
-                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+    Device limits = {};
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&limits.multiprocessors,
+                                          cudaDevAttrMultiProcessorCount, device));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(
+        &limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     found = plans.emplace(key, make_plan(shape, limits, backward)).first;
   }
   return found->second;

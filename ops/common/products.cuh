@@ -2,8 +2,9 @@
 //
 // A product type has fragments of operands, each spread over the lanes of a warp, Left
 // (16 x kDepth) and Right (kDepth x 8). multiply(sum, left, right) adds their 16 x 8
-// product to sum. The depth is the axis that is summed over. DEPTH_IN_ROWS: it is the
-// row of the tile that a fragment is loaded from, else the column.
+// product to sum. The depth is the axis that is summed over. DEPTH_IN_ROWS: the depth
+// index is the row index of the tile that a fragment is loaded from, otherwise its
+// column index.
 #pragma once
 #include "tiles.cuh"
 
@@ -27,8 +28,7 @@ struct Tf32Product {
   // Returns the depth index of element i of lane t. Any order is right that Left and
   // Right share. With NEIGHBOURS, lanes read different banks if the depth index is the
   // row index of x.
-  template <bool NEIGHBOURS>
-  __device__ static int depth_of(int t, int i) {
+  template <bool NEIGHBOURS> __device__ static int depth_of(int t, int i) {
     return NEIGHBOURS ? 2 * t + i : t + 4 * i;
   }
 
@@ -101,30 +101,29 @@ struct BFloat16Product {
   template <bool NEIGHBOURS> struct Left { uint32_t pairs[4]; };
   template <bool NEIGHBOURS> struct Right { uint32_t pairs[2]; };
 
+  // Loads 8 x 8 matrices at (row, column), (+ 8, + 0), (+ 0, + 8), (+ 8, + 8) of a
+  // tile, or with SWAP the second and third in each other's place.
+  template <bool TRANSPOSE, bool SWAP, typename T>
+  __device__ static void load(uint32_t (&out)[4], const T& tile, int row, int column) {
+    int lane = thread() % 32, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
+    load_matrices<TRANSPOSE>(out, tile.at(row, lane % 8 + (SWAP ? third : second),
+                                          column + (SWAP ? second : third)));
+  }
+
   template <bool DEPTH_IN_ROWS, bool NEIGHBOURS, typename T>
   __device__ static Left<NEIGHBOURS> left(const T& tile, int row, int depth) {
-    int lane = thread() % 32;  // gives row lane % 8 of 8 x 8 matrix lane / 8
-    int own = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
     Left<NEIGHBOURS> out;
-    if (DEPTH_IN_ROWS) {
-      load_matrices<true>(out.pairs, tile.at(depth, own + third, row + second));
-    } else {
-      load_matrices<false>(out.pairs, tile.at(row, own + second, depth + third));
-    }
+    if (DEPTH_IN_ROWS) load<true, true>(out.pairs, tile, depth, row);
+    else load<false, false>(out.pairs, tile, row, depth);
     return out;
   }
 
   template <bool, bool DEPTH_IN_ROWS, typename T>
   __device__ static void right(Right<DEPTH_IN_ROWS> (&out)[2], const T& tile, int depth,
                                int column, const float*) {
-    int lane = thread() % 32;
-    int own = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
     uint32_t pairs[4];
-    if (DEPTH_IN_ROWS) {
-      load_matrices<true>(pairs, tile.at(depth, own + second, column + third));
-    } else {
-      load_matrices<false>(pairs, tile.at(column, own + third, depth + second));
-    }
+    if (DEPTH_IN_ROWS) load<true, false>(pairs, tile, depth, column);
+    else load<false, true>(pairs, tile, column, depth);
     out[0] = {{pairs[0], pairs[1]}};
     out[1] = {{pairs[2], pairs[3]}};
   }

@@ -129,4 +129,24 @@ template <class B> __device__ float exponentials(const B& b) {
   return 1 / sum_lanes<4, 32>(sum);
 }
 
+// Adds the features of a tile to the sums of A_ik and, in the backward pass, of dl_ik
+// and dl_ik |x_i|^2. Eight lanes share a codeword.
+template <class B> __device__ void add_sums(const B& b) {
+  const SharedLayout& at = b.p.at;
+  auto add = [&](int sums, const typename B::OperandMap& map, const float* factor) {
+    for (int k = thread() / 8; k < b.p.K_pad; k += kThreads / 8) {
+      float sum = 0;
+      for (int n = thread() % 8; n < kBlockFeatures; n += 8) {
+        sum += to_float(*map.at(k, n)) * (factor ? factor[n] : 1);
+      }
+      sum = sum_lanes<1, 8>(sum);
+      if (thread() % 8 == 0) b.floats(sums)[k] += sum;
+    }
+  };
+  add(at.assignment_sum, b.assignment(), nullptr);
+  if (!B::kBackward) return;
+  add(at.grad_logits_sum, b.grad_logits(), nullptr);
+  add(at.grad_logits_x_sq_sum, b.grad_logits(), b.floats(at.x_sq));
+}
+
 }  // namespace encstdc

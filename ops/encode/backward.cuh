@@ -1,9 +1,7 @@
 // The backward pass over one tile: gradients of assignments, logits and x.
 //
-//     dA_ik = G_k . (x_i - c_k)
-//     dl_ik = A_ik (dA_ik - sum_j A_ij dA_ij)
-//     v_ik  = -2 s_k dl_ik, neg_twice_grad_distance
-//     dx_i  = sum_k A_ik G_k + sum_k v_ik c_k - (sum_k v_ik) x_i
+//     v_ik = -2 s_k dl_ik, neg_twice_grad_distance
+//     dx_i = sum_k A_ik G_k + sum_k v_ik c_k - (sum_k v_ik) x_i
 #pragma once
 #include "assignment.cuh"
 
@@ -51,29 +49,6 @@ template <class B> __device__ void assign_backward(const B& b, int features) {
   });
   v_sum = sum_lanes<4, 32>(v_sum);
   if (b.g == 0) b.floats(b.p.at.neg_twice_grad_distance_sum)[n] = v_sum;
-}
-
-// Adds the features of a tile to the sums of A_ik, dl_ik and dl_ik |x_i|^2. Eight
-// lanes share a codeword.
-template <class B> __device__ void add_sums_backward(const B& b) {
-  const SharedLayout& at = b.p.at;
-  for (int k = thread() / 8; k < b.p.K_pad; k += kThreads / 8) {
-    float assignment_sum = 0, grad_logits_sum = 0, grad_logits_x_sq_sum = 0;
-    for (int i = 0; i < kBlockFeatures; i += 8) {
-      int n = i + thread() % 8;
-      assignment_sum += to_float(*b.assignment().at(k, n));
-      float grad_logit = to_float(*b.grad_logits().at(k, n));
-      grad_logits_sum += grad_logit;
-      grad_logits_x_sq_sum += grad_logit * b.floats(at.x_sq)[n];
-    }
-    assignment_sum = sum_lanes<1, 8>(assignment_sum);
-    grad_logits_sum = sum_lanes<1, 8>(grad_logits_sum);
-    grad_logits_x_sq_sum = sum_lanes<1, 8>(grad_logits_x_sq_sum);
-    if (thread() % 8) continue;
-    b.floats(at.assignment_sum)[k] += assignment_sum;
-    b.floats(at.grad_logits_sum)[k] += grad_logits_sum;
-    b.floats(at.grad_logits_x_sq_sum)[k] += grad_logits_x_sq_sum;
-  }
 }
 
 // The gradient of 32 channels of a tile. [i][j] of a lane are the channels 16 i + g,

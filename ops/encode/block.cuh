@@ -1,5 +1,4 @@
-// What a block of threads has while it walks over the tiles: its indices, the arrays
-// in shared memory, and the loads that fill them.
+// The indices, shared arrays and loads of a block in its loop over tiles.
 #pragma once
 #include "../common/products.cuh"
 #include "problem.h"
@@ -7,7 +6,7 @@
 namespace encstdc {
 
 static_assert(kBlockCodewords == 32 && kBlockFeatures == 32 && kWarps == 8,
-              "GroupProduct is 32 x 32, and the 256 threads are 8 for each feature");
+              "GroupProduct is 32 x 32, and there are 8 threads per feature");
 static_assert(kMinBlockChannels / kWarps % 16 == 0 && kMaxBlockChannels / kWarps <= 64,
               "a warp has whole fragments of 16 channels, and WeightedXSum holds 64");
 static_assert(kMinBlockChannels * kBlockFeatures % (kLoadsInFlight * kThreads) == 0,
@@ -15,15 +14,11 @@ static_assert(kMinBlockChannels * kBlockFeatures % (kLoadsInFlight * kThreads) =
 static_assert(kThreads * 4 >= kMaxBlockChannels, "fill() copies whole rows at once");
 static_assert(kWarps == 2 * kPartialBuffers, "two warps share a buffer");
 static_assert(kMinBlockChannels * 2 % 128 == 0, "Tile swizzles lines of 128 bytes");
-static_assert((kMinBlockChannels & (kMinBlockChannels - 1)) == 0 &&
-                  (kMaxBlockChannels & (kMaxBlockChannels - 1)) == 0,
-              "block_channels is a power of two");
-static_assert(kBlockCodewords * kMinBlockChannels % kMaxClusterSize == 0,
-              "the blocks of a cluster add up equal ranges");
+static_assert(kBlockCodewords * kMinBlockChannels % kMaxClusterSize == 0, "ranges");
 
-// CHANNELS_ARE_ROWS: of a tile of x, whose columns are features; else the reverse.
-// SINGLE_CHUNK: all channels are one chunk and all codewords one group, so that they
-// stay in shared memory, and the block's sums in registers.
+// CHANNELS_ARE_ROWS: channels are the rows of a tile of x and features its columns,
+// otherwise the reverse. SINGLE_CHUNK: all channels are one chunk and all codewords one
+// group, so that they stay in shared memory, and the block's sums in registers.
 template <class ProductType, bool CHANNELS_ARE_ROWS, bool BACKWARD, bool SINGLE_CHUNK>
 struct Block {
   using Product = ProductType;
@@ -33,9 +28,8 @@ struct Block {
   static constexpr bool kSingleChunk = SINGLE_CHUNK;
   static_assert(Product::kCodewordTerms * sizeof(Operand) == sizeof(float),
                 "codewords of all terms and float sums take turns in shared memory");
-  static_assert(kBlockCodewords % Product::kDepth == 0 &&
-                    kBlockFeatures % Product::kDepth == 0,
-                "products are over complete fragments");
+  static_assert(kBlockCodewords % Product::kDepth == 0, "multiply_rows");
+  static_assert(kBlockFeatures % Product::kDepth == 0, "multiply_weights");
   using XTile = Tile<Scalar, CHANNELS_ARE_ROWS ? kBlockFeatures : 0>;
   using CodewordTile = Tile<Operand>;  // (kBlockCodewords, block_channels)
   using Map = Tile<float, kBlockFeatures>;
@@ -65,8 +59,7 @@ struct Block {
   }
 
   // Arrays in shared memory: lay_out_shared in problem.h has their shapes.
-  template <typename T>
-  __device__ static T* shared(int offset) {
+  template <typename T> __device__ static T* shared(int offset) {
     return reinterpret_cast<T*>(shared_memory() + offset);
   }
   __device__ static float* floats(int offset) { return shared<float>(offset); }
@@ -83,6 +76,7 @@ struct Block {
   __device__ CodewordTile grad_operands() const {
     return {shared<Operand>(p.at.grad_operands), p.block_channels};
   }
+  // In turn c_k . x_i, l_ik and exp(l_ik - max_k l_ik).
   __device__ Map logits() const { return map(p.at.logits); }
   __device__ Map grad_assignment() const { return map(p.at.grad_assignment); }
   __device__ OperandMap assignment() const { return operands(p.at.assignment); }
@@ -90,12 +84,12 @@ struct Block {
   __device__ OperandMap neg_twice_grad_distance() const {
     return operands(p.at.neg_twice_grad_distance);
   }
-  // What to subtract from x as it is loaded; nullptr: nothing.
+  // Returns what to subtract from x when fragments are loaded; nullptr: nothing.
   __device__ const float* mean() const {
     return Product::kCentred ? floats(p.at.mean) : nullptr;
   }
 
-  // Loads what depends on the codeword alone, and sets the sums of a segment to 0.
+  // Loads the arrays of length K_pad, and sets the sums of a segment to 0.
   __device__ void load_constants() const {
     for (int k = thread(); k < p.K_pad; k += kThreads) {
       floats(p.at.codeword_sq)[k] = p.codeword_sq[k];
@@ -108,7 +102,7 @@ struct Block {
     }
   }
 
-  // Copies codewords (and G) of a chunk and a group, asynchronously.
+  // Copies centred codewords (and G) of a chunk and a group, asynchronously.
   __device__ void load_codewords(int chunk, int group) const {
     int64_t first = int64_t(group) * kBlockCodewords * p.D_pad +
                     int64_t(chunk) * p.block_channels;
@@ -133,7 +127,7 @@ struct Block {
     }
   }
 
-  // A tile and a chunk of x or its gradient, in device memory.
+  // Returns a tile and a chunk of x or its gradient, in device memory.
   __device__ Part<Scalar> part_of(const FeatureView& view, int tile, int chunk) const {
     int d = chunk * p.block_channels, i = tile * kBlockFeatures;
     auto data = static_cast<Scalar*>(view.data) + image * view.batch_stride +
@@ -156,7 +150,7 @@ struct Block {
   }
 };
 
-// The sum over the lanes whose indices differ in the bits from FIRST to below END.
+// Returns the sum over lanes whose indices differ in the bits from FIRST to below END.
 template <int FIRST, int END> __device__ float sum_lanes(float value) {
   for (int mask = FIRST; mask < END; mask *= 2) value += shuffle_xor(value, mask);
   return value;

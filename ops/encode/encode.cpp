@@ -1,4 +1,4 @@
-// From arguments to launches: the plan, and the problem that the kernels are given.
+// From arguments to launches: the plan and the kernel arguments.
 #include <limits>
 
 #include "problem.h"
@@ -6,15 +6,13 @@
 namespace encstdc {
 namespace {
 
-const Kernels& kernels_of(Type type) {
-  if (type == Type::kFloat32) return kFloat32Kernels;
-  return type == Type::kFloat16 ? kFloat16Kernels : kBFloat16Kernels;
-}
-
+// By Type.
+const Kernels* const kKernels[] = {&kFloat32Kernels, &kFloat16Kernels,
+                                   &kBFloat16Kernels};
 int x_bytes(Type type) { return type == Type::kFloat32 ? 4 : 2; }
 int operand_bytes(Type type) { return type == Type::kBFloat16 ? 2 : 4; }
 
-// The problem without its pointers.
+// Returns the kernel arguments without pointers.
 Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
   Problem p = {};
   p.B = int(shape.B), p.D = int(shape.D), p.N = int(shape.N), p.K = int(shape.K);
@@ -49,15 +47,14 @@ bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   while (channels < shape.D && channels < kMaxBlockChannels) channels *= 2;
   for (; channels >= kMinBlockChannels; channels /= 2) {
     for (plan.stages = shape.D <= channels ? 2 : 1; plan.stages; --plan.stages) {
-      int64_t bytes = problem_of(shape, plan, backward).at.bytes;
-      plan.shared_bytes = int(bytes);
-      if (bytes <= device.shared_bytes) return true;
+      plan.shared_bytes = problem_of(shape, plan, backward).at.bytes;
+      if (plan.shared_bytes <= device.shared_bytes) return true;
     }
   }
   return false;
 }
 
-// The tiles of the block that has the most, as walk_kernel divides them.
+// Returns the tiles of the block that has the most, as walk_kernel divides them.
 int64_t most_tiles(const Problem& p) {
   int64_t tiles = int64_t(p.B) * p.tiles, most = 0;
   for (int id = 0; id < p.clusters; ++id) {
@@ -74,25 +71,26 @@ int64_t most_tiles(const Problem& p) {
 }
 
 // Sets blocks and cluster_size: as many blocks as the device runs at once, in the
-// largest clusters that give no block an eighth more tiles. A cluster needs the
-// workspace of one block, but its size may not divide the groups of multiprocessors.
+// largest clusters that give no block over an eighth more tiles. A cluster has one
+// weighted_x_partial_sum per segment, as a block has without clusters; but its size may
+// not divide the groups of multiprocessors.
 void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   Problem p = problem_of(shape, plan, backward);
   int64_t tiles = int64_t(p.B) * p.tiles, blocks = device.multiprocessors;
   bool single_chunk = p.chunks * p.groups == 1;
-  if (!single_chunk) {  // then each block has partial sums, which may take x / 8
+  if (!single_chunk) {  // the partial sums of all blocks take at most an eighth of x
     int64_t sums = int64_t(4) * p.K_pad * p.D_pad;
     int64_t most = int64_t(x_bytes(shape.type)) * p.B * p.D * p.N / 8 / sums - p.B;
     blocks = most < 1 ? 1 : blocks < most ? blocks : most;
   }
   plan.blocks = int(blocks < tiles ? blocks : tiles);
-  const Kernels& kernels = kernels_of(shape.type);
-  if (!single_chunk || kernels.architecture(p, backward) < 90) return;
+  if (!single_chunk) return;
   int64_t least = most_tiles(problem_of(shape, plan, backward));
   for (int cluster_size = kMaxClusterSize; cluster_size > 1; cluster_size /= 2) {
     Plan other = plan;
     other.blocks = other.cluster_size = cluster_size;
-    int active = kernels.active_blocks(problem_of(shape, other, backward), backward);
+    int active = kKernels[int(shape.type)]->active_blocks(
+        problem_of(shape, other, backward), backward);
     if (active < cluster_size) continue;
     other.blocks = active < device.multiprocessors ? active : device.multiprocessors;
     other.blocks -= other.blocks % cluster_size;
@@ -130,17 +128,16 @@ const char* run(const Shape& shape, const Plan& plan, const Arguments& arguments
   bool backward = arguments.grad != nullptr;
   const FeatureView& x = arguments.x;
   Problem p = problem_of(shape, plan, backward);
-  if (p.cluster_size > 1 && p.chunks * p.groups > 1) {
-    return "blocks of a cluster would write the same sums of several chunks";
-  }
-  if (p.clusters > int64_t(p.B) * p.tiles) return "a cluster has no tile";
+  // In a cluster only the sums of a single chunk are added up, and each has a tile.
+  if ((p.cluster_size > 1 && p.chunks * p.groups > 1) ||
+      p.clusters > int64_t(p.B) * p.tiles) return "the plan is not for this shape";
   static_cast<Arguments&>(p) = arguments;
   int bytes = x_bytes(shape.type);
   p.channels_are_rows = x.channel_stride != 1 || x.feature_stride == 1;
   p.x_in_pieces = in_pieces(x, p.B, bytes, p.channels_are_rows);
   p.grad_x_in_pieces = backward && in_pieces(p.grad_x, p.B, bytes, p.channels_are_rows);
   lay_out_workspace(p, static_cast<char*>(workspace), backward);
-  return kernels_of(shape.type).run(p, backward, stream);
+  return kKernels[int(shape.type)]->run(p, backward, stream);
 }
 
 }  // namespace encstdc

@@ -6,10 +6,7 @@ namespace encstdc {
 
 enum class Type { kFloat32, kFloat16, kBFloat16 };  // of x and its gradient
 
-struct Device {
-  int multiprocessors;
-  int shared_bytes;  // shared memory that one block may ask for
-};
+struct Device { int multiprocessors, shared_bytes; };  // shared_bytes: of a block
 
 struct Shape { Type type; int64_t B, D, N, K; };
 
@@ -36,7 +33,7 @@ struct Plan {
   int stages;               // tiles of x in shared memory; 2: one is copied ahead
   int blocks;               // of the grid
   int cluster_size;         // blocks that add up their sums in shared memory
-  int shared_bytes;         // of a block
+  int64_t shared_bytes;     // of a block
   int64_t workspace_bytes;  // of device memory beside arguments and results
 };
 

@@ -1,5 +1,5 @@
 // The Encoding kernels for float32 features.
 #include "launch.cuh"
 namespace encstdc {
-const Kernels kFloat32Kernels = kernels_of<Tf32Product<float>>();
+const Kernels kFloat32Kernels = {run<Tf32Product<float>>, active<Tf32Product<float>>};
 }

@@ -7,18 +7,17 @@ namespace encstdc {
 
 using Kernel = void (*)(Problem);
 
-template <class Product, bool CHANNELS_ARE_ROWS, bool BACKWARD>
-Kernel kernel_of(const Problem& p) {
-  return p.chunks * p.groups == 1
-             ? walk_kernel<Block<Product, CHANNELS_ARE_ROWS, BACKWARD, true>>
-             : walk_kernel<Block<Product, CHANNELS_ARE_ROWS, BACKWARD, false>>;
+// Returns the walk kernel for flags: channels_are_rows, backward, single chunk.
+template <class Product, bool... FLAGS> Kernel kernel_of(const bool (&flags)[3]) {
+  if constexpr (sizeof...(FLAGS) == 3) {
+    return walk_kernel<Block<Product, FLAGS...>>;
+  } else {
+    return flags[sizeof...(FLAGS)] ? kernel_of<Product, FLAGS..., true>(flags)
+                                   : kernel_of<Product, FLAGS..., false>(flags);
+  }
 }
-template <class Product>
-Kernel kernel_of(const Problem& p, bool backward) {
-  if (p.channels_are_rows && backward) return kernel_of<Product, true, true>(p);
-  if (p.channels_are_rows) return kernel_of<Product, true, false>(p);
-  return backward ? kernel_of<Product, false, true>(p)
-                  : kernel_of<Product, false, false>(p);
+template <class Product> Kernel kernel_of(const Problem& p, bool backward) {
+  return kernel_of<Product>({p.channels_are_rows, backward, p.chunks * p.groups == 1});
 }
 
 inline LaunchConfig walk_config(const Problem& p, void* stream) {
@@ -38,18 +37,10 @@ const char* run(const Problem& p, bool backward, void* stream) {
   return launch(finish_backward_kernel, finish, p);
 }
 
-// The plan is made without strides: architecture and occupancy are those of the kernel
-// for channels_are_rows == false. The other one is compiled for the same architectures,
-// and __launch_bounds__ gives it a block per multiprocessor, the most that a plan has.
-template <class Product> constexpr Kernels kernels_of() {
-  return {run<Product>,
-          [](const Problem& p, bool backward) {
-            return architecture_of(kernel_of<Product>(p, backward));
-          },
-          [](const Problem& p, bool backward) {
-            return active_blocks(kernel_of<Product>(p, backward),
-                                 walk_config(p, nullptr));
-          }};
+// Measures one layout, because a plan does not depend on strides. The other layout has
+// the same shared memory, and __launch_bounds__ ensures a block per multiprocessor.
+template <class Product> int active(const Problem& p, bool backward) {
+  return active_blocks(kernel_of<Product>(p, backward), walk_config(p, nullptr));
 }
 
 }  // namespace encstdc

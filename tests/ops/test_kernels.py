@@ -122,6 +122,18 @@ def test_plan_has_clusters_only_for_code_that_can_use_them(
             assert plan.cluster_size == cluster_size
 
 
+@pytest.mark.parametrize('shape, supported', [
+    ((65534, 1, 1, 1), True), ((65535, 1, 1, 1), False),  # images
+    ((1, 1, 1, 256), True), ((1, 1, 1, 257), False),  # codewords
+    ((1, 2**25 - 1, 1, 1), True), ((1, 2**25, 1, 1), False),  # channels
+    ((0, 1, 1, 1), False), ((1, 1, 0, 1), False), ((1, 1, 1, 0), False),
+])
+def test_plan_rejects_sizes_out_of_range(kernels, shape, supported):
+    batch, channels, features, codes = shape
+    x, codewords = torch.empty(1).expand(shape[:3]), torch.empty(codes, channels)
+    assert bool(kernels.plan(x, codewords, False)) == supported
+
+
 @pytest.mark.parametrize('device', DEVICES)
 def test_any_batch_keeps_a_device_busy(kernels, device):
     device = DEVICES[device]

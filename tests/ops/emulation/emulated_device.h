@@ -273,14 +273,11 @@ const char* launch(void (*kernel)(Parameters...), const LaunchConfig& config,
   return nullptr;
 }
 
-template <typename... Parameters> int architecture_of(void (*)(Parameters...)) {
-  return emulation::architecture;
-}
-
 // Clusters lie within groups of multiprocessors, whose sizes differ.
 template <typename... Parameters>
 int active_blocks(void (*)(Parameters...), const LaunchConfig& config) {
   int blocks = 0;
+  if (emulation::architecture < 90) return 0;
   const int sizes[] = {18, 18, 18, 16, 16, 16, 16, 14};
   for (int i = 0, left = emulation::multiprocessors; left > 0; left -= sizes[i++ % 8]) {
     int size = std::min(left, sizes[i % 8]);
