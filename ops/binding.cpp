@@ -8,7 +8,6 @@
 #include <torch/library.h>
 
 #include <array>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -29,36 +28,30 @@ Type type_of(const Tensor& x) {
 
 // x: (B, D, N); codewords: (K, D).
 Shape shape_of(const Tensor& x, const Tensor& codewords) {
-  return {type_of(x), int(x.size(0)), int(x.size(1)), int(x.size(2)),
-          int(codewords.size(0))};
+  return {type_of(x), x.size(0), x.size(1), x.size(2), codewords.size(0)};
 }
 
 FeatureView view_of(const Tensor& x) {
   return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-int attribute(cudaDeviceAttr name, int device) {
-  int value = 0;
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
-  return value;
-}
-
 // Plans are kept, because asking the device takes longer than a launch.
 Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   static std::mutex mutex;
-  static std::map<std::array<int, 7>, Plan> plans;
+  static std::map<std::array<int64_t, 7>, Plan> plans;
   Shape shape = shape_of(x, codewords);
   int device = x.device().index();
-  std::array<int, 7> key = {int(shape.type), shape.B, shape.D, shape.N, shape.K,
-                            device, backward};
+  std::array<int64_t, 7> key = {int64_t(shape.type), shape.B, shape.D, shape.N,
+                                shape.K, device, backward};
   std::lock_guard<std::mutex> lock(mutex);
   auto found = plans.find(key);
   if (found == plans.end()) {
     c10::cuda::CUDAGuard guard(x.device());
-    Device limits = {attribute(cudaDevAttrMultiProcessorCount, device),
-                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                     10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-                         attribute(cudaDevAttrComputeCapabilityMinor, device)};
+    Device limits = {};
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&limits.multiprocessors,
+                                          cudaDevAttrMultiProcessorCount, device));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(
+        &limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     found = plans.emplace(key, make_plan(shape, limits, backward)).first;
   }
   return found->second;
@@ -66,10 +59,7 @@ Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
 
 // Whether the kernels take x (B, D, N) and codewords (K, D) on this device.
 bool supports(const Tensor& x, const Tensor& codewords) {
-  constexpr int64_t kMost = std::numeric_limits<int>::max() / 2;
-  bool small = x.size(0) < 65535 && x.size(1) * codewords.size(0) <= kMost &&
-               x.size(2) <= kMost;
-  return small && x.numel() && plan_of(x, codewords, false).block_channels &&
+  return plan_of(x, codewords, false).block_channels &&
          plan_of(x, codewords, true).block_channels;
 }
 
@@ -84,7 +74,7 @@ Arguments arguments_of(const Tensor& x, const Tensor& codewords, const Tensor& s
 // Launches a pass on the current stream.
 void run_pass(const Tensor& x, const Tensor& codewords, const Arguments& arguments) {
   Plan plan = plan_of(x, codewords, arguments.grad != nullptr);
-  TORCH_CHECK(plan.block_channels, "the device has too little shared memory");
+  TORCH_CHECK(plan.block_channels, "the device does not support these sizes");
   Tensor workspace = at::empty({plan.workspace_bytes}, x.options().dtype(at::kByte));
   const char* error = run(shape_of(x, codewords), plan, arguments, workspace.data_ptr(),
                           c10::cuda::getCurrentCUDAStream().stream());

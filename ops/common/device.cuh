@@ -41,8 +41,7 @@ __device__ inline float to_float(Float16 value) {
 __device__ inline float to_float(BFloat16 value) {
   return __uint_as_float(uint32_t(value.bits) << 16);
 }
-template <typename T>
-__device__ T from_float(float value) {
+template <typename T> __device__ T from_float(float value) {
   if constexpr (std::is_same_v<T, Float16>) {
     return {__half_as_ushort(__float2half_rn(value))};
   } else if constexpr (std::is_same_v<T, BFloat16>) {
@@ -57,7 +56,7 @@ __device__ inline int block_x() { return blockIdx.x; }
 __device__ inline int block_y() { return blockIdx.y; }
 __device__ inline void sync_block() { __syncthreads(); }
 __device__ inline void sync_warp() { __syncwarp(); }
-// The value of the lane whose index differs in the bits of `mask`.
+// Returns the value held by lane (lane ^ mask).
 __device__ inline float shuffle_xor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
@@ -66,13 +65,14 @@ __device__ inline char* shared_memory() {
   extern __shared__ uint4 encstdc_shared[];
   return reinterpret_cast<char*>(encstdc_shared);
 }
-// Plans have clusters from compute capability 9.0 on: below it these never run.
+// Plans have clusters only for code of architecture 9.0 or later (see active_blocks):
+// in other code these two are never called.
 __device__ inline void sync_cluster() {
 #if __CUDA_ARCH__ >= 900
   cooperative_groups::this_cluster().sync();
 #endif
 }
-// The place of `shared` in the shared memory of block `rank` of the cluster.
+// Returns where `shared` is in the shared memory of block `rank` of the cluster.
 __device__ inline const float* in_peer(float* shared, int rank) {
 #if __CUDA_ARCH__ >= 900
   return cooperative_groups::this_cluster().map_shared_rank(shared, rank);
@@ -102,8 +102,7 @@ __device__ inline void commit_copies() {
 #endif
 }
 // Waits until at most PENDING groups of this thread are under way.
-template <int PENDING>
-__device__ inline void await_copies() {
+template <int PENDING> __device__ inline void await_copies() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;\n" ::"n"(PENDING) : "memory");
 #endif
@@ -113,8 +112,8 @@ __device__ inline void prefetch(const void* global) {
   asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global));
 }
 
-// Tensor cores. Lane l is written (g, t) = (l / 4, l % 4). Of a 16 x 8 sum a lane has
-// the elements (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+// Tensor cores. Lane l is written (g, t) = (l / 4, l % 4). A lane holds these
+// elements of a 16 x 8 sum: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
 
 // Loads four 8 x 8 matrices of 16-bit elements from shared memory. Lanes 8i ... 8i + 7
 // give the rows of matrix i, 16-byte aligned. out[i] is (g, 2t), (g, 2t + 1) of matrix
@@ -167,8 +166,8 @@ __device__ inline void multiply_float32(float (&sum)[4], const float (&left)[4],
   sum[0] = out.x, sum[1] = out.y, sum[2] = out.z, sum[3] = out.w;
 }
 
-// sum += left (16 x 8) right (8 x 8), of whose mantissas 10 bits are read. left:
-// (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); right: (t, g), (t + 4, g).
+// sum += left (16 x 8) right (8 x 8). The hardware reads 10 mantissa bits of each one.
+// left: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); right: (t, g), (t + 4, g).
 __device__ inline void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4],
                                      const uint32_t (&right)[2]) {
 #if __CUDA_ARCH__ >= 800
@@ -201,7 +200,7 @@ __device__ inline void multiply_bf16(float (&sum)[4], const uint32_t (&left)[4],
 #endif
 }
 
-// The launch as CUDA takes it. `attribute` must live as long.
+// Returns the launch as CUDA takes it. It points to `attribute`.
 template <typename... Parameters>
 cudaLaunchConfig_t cuda_config(void (*kernel)(Parameters...),
                                const LaunchConfig& config,
@@ -236,13 +235,19 @@ const char* launch(void (*kernel)(Parameters...), const LaunchConfig& config,
   return cudaGetErrorString(status);
 }
 
-// The number of blocks that the device runs at once in such clusters; 0: none.
+// Returns the number of blocks that the device runs at once in such clusters; 0: none.
+// ptxVersion is __CUDA_ARCH__ / 10 of the kernel. It may be less than the device's
+// capability: code built for 8.0+PTX has no clusters, even if the device has.
 template <typename... Parameters>
 int active_blocks(void (*kernel)(Parameters...), const LaunchConfig& config) {
+  cudaFuncAttributes code = {};
   cudaLaunchAttribute attribute = {};
   cudaLaunchConfig_t out = cuda_config(kernel, config, attribute);
   int clusters = 0;
-  auto status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &out);
+  auto status = cudaFuncGetAttributes(&code, kernel);
+  if (status == cudaSuccess && code.ptxVersion >= 90) {
+    status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &out);
+  }
   if (status != cudaSuccess) cudaGetLastError();  // clears it
   return status == cudaSuccess ? clusters * config.cluster_size : 0;
 }

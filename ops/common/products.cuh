@@ -2,8 +2,9 @@
 //
 // A product type has fragments of operands, each spread over the lanes of a warp, Left
 // (16 x kDepth) and Right (kDepth x 8). multiply(sum, left, right) adds their 16 x 8
-// product to sum. The depth is the axis that is summed over. DEPTH_IN_ROWS: it is the
-// row of the tile that a fragment is loaded from, else the column.
+// product to sum. The depth is the axis that is summed over. DEPTH_IN_ROWS: the depth
+// index is the row index of the tile that a fragment is loaded from, otherwise its
+// column index.
 #pragma once
 #include "tiles.cuh"
 
@@ -19,21 +20,23 @@ struct Tf32Product {
   static constexpr int kDepth = 8, kCodewordTerms = 1;
   static constexpr bool kCentred = true;
 
-  struct Left { float values[4]; };
-  struct Right { float values[2]; };
+  // NEIGHBOURS is the right operand's DEPTH_IN_ROWS: both operands of a product are in
+  // the same order of the depth, which their types ensure.
+  template <bool NEIGHBOURS> struct Left { float values[4]; };
+  template <bool NEIGHBOURS> struct Right { float values[2]; };
 
-  // The depth of element i of lane t. Left and right may share any order: with
-  // NEIGHBOURS the lanes' banks differ where the depth runs along the rows of x.
-  template <bool NEIGHBOURS>
-  __device__ static int depth_of(int t, int i) {
+  // Returns the depth index of element i of lane t. Any order is right that Left and
+  // Right share. With NEIGHBOURS, lanes read different banks if the depth index is the
+  // row index of x.
+  template <bool NEIGHBOURS> __device__ static int depth_of(int t, int i) {
     return NEIGHBOURS ? 2 * t + i : t + 4 * i;
   }
 
-  // Loads rows `row` ... + 15. NEIGHBOURS is the right operand's DEPTH_IN_ROWS.
+  // Loads rows `row` ... + 15.
   template <bool DEPTH_IN_ROWS, bool NEIGHBOURS, typename T>
-  __device__ static Left left(const T& tile, int row, int depth) {
+  __device__ static Left<NEIGHBOURS> left(const T& tile, int row, int depth) {
     int lane = thread() % 32, g = lane / 4, t = lane % 4;
-    Left out;
+    Left<NEIGHBOURS> out;
     for (int i = 0; i < 4; ++i) {
       int m = 8 * (i % 2), k = depth_of<NEIGHBOURS>(t, i / 2);
       out.values[i] = DEPTH_IN_ROWS ? *tile.at(depth, k, row + m + g)
@@ -44,9 +47,9 @@ struct Tf32Product {
 
   // Loads the fragments of columns `column` ... + 7 and + 8 ... + 15. Subtracts mean
   // (channels) unless it is nullptr; the channel is the depth or the column.
-  template <bool DEPTH_IN_ROWS, bool DEPTH_IS_CHANNEL, typename T>
-  __device__ static void right(Right (&out)[2], const T& tile, int depth, int column,
-                               const float* mean) {
+  template <bool DEPTH_IS_CHANNEL, bool DEPTH_IN_ROWS, typename T>
+  __device__ static void right(Right<DEPTH_IN_ROWS> (&out)[2], const T& tile, int depth,
+                               int column, const float* mean) {
     int lane = thread() % 32, g = lane / 4, t = lane % 4;
     for (int j = 0; j < 2; ++j) {
       for (int i = 0; i < 2; ++i) {
@@ -60,7 +63,8 @@ struct Tf32Product {
   }
 
   // The sum of the squares of this lane's elements, which are in column g.
-  __device__ static float square(const Right& right) {
+  template <bool NEIGHBOURS>
+  __device__ static float square(const Right<NEIGHBOURS>& right) {
     return right.values[0] * right.values[0] + right.values[1] * right.values[1];
   }
 
@@ -72,8 +76,9 @@ struct Tf32Product {
       low[i] = as_bits(values[i] - as_float(high[i]));
     }
   }
-  __device__ static void multiply(float (&sum)[4], const Left& left,
-                                  const Right& right) {
+  template <bool NEIGHBOURS>
+  __device__ static void multiply(float (&sum)[4], const Left<NEIGHBOURS>& left,
+                                  const Right<NEIGHBOURS>& right) {
     if (!kTensorCores) return multiply_float32(sum, left.values, right.values);
     uint32_t left_high[4], left_low[4], right_high[2], right_low[2];
     split(left.values, left_high, left_low);
@@ -93,38 +98,38 @@ struct BFloat16Product {
   static constexpr int kDepth = 16, kCodewordTerms = 2;
   static constexpr bool kCentred = false;
 
-  struct Left { uint32_t pairs[4]; };
-  struct Right { uint32_t pairs[2]; };
+  template <bool NEIGHBOURS> struct Left { uint32_t pairs[4]; };
+  template <bool NEIGHBOURS> struct Right { uint32_t pairs[2]; };
 
-  template <bool DEPTH_IN_ROWS, bool, typename T>
-  __device__ static Left left(const T& tile, int row, int depth) {
-    int lane = thread() % 32;  // gives row lane % 8 of 8 x 8 matrix lane / 8
-    int own = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
-    Left out;
-    if (DEPTH_IN_ROWS) {
-      load_matrices<true>(out.pairs, tile.at(depth, own + third, row + second));
-    } else {
-      load_matrices<false>(out.pairs, tile.at(row, own + second, depth + third));
-    }
+  // Loads 8 x 8 matrices at (row, column), (+ 8, + 0), (+ 0, + 8), (+ 8, + 8) of a
+  // tile, or with SWAP the second and third in each other's place.
+  template <bool TRANSPOSE, bool SWAP, typename T>
+  __device__ static void load(uint32_t (&out)[4], const T& tile, int row, int column) {
+    int lane = thread() % 32, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
+    load_matrices<TRANSPOSE>(out, tile.at(row, lane % 8 + (SWAP ? third : second),
+                                          column + (SWAP ? second : third)));
+  }
+
+  template <bool DEPTH_IN_ROWS, bool NEIGHBOURS, typename T>
+  __device__ static Left<NEIGHBOURS> left(const T& tile, int row, int depth) {
+    Left<NEIGHBOURS> out;
+    if (DEPTH_IN_ROWS) load<true, true>(out.pairs, tile, depth, row);
+    else load<false, false>(out.pairs, tile, row, depth);
     return out;
   }
 
-  template <bool DEPTH_IN_ROWS, bool, typename T>
-  __device__ static void right(Right (&out)[2], const T& tile, int depth, int column,
-                               const float*) {
-    int lane = thread() % 32;
-    int own = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
+  template <bool, bool DEPTH_IN_ROWS, typename T>
+  __device__ static void right(Right<DEPTH_IN_ROWS> (&out)[2], const T& tile, int depth,
+                               int column, const float*) {
     uint32_t pairs[4];
-    if (DEPTH_IN_ROWS) {
-      load_matrices<true>(pairs, tile.at(depth, own + second, column + third));
-    } else {
-      load_matrices<false>(pairs, tile.at(column, own + third, depth + second));
-    }
+    if (DEPTH_IN_ROWS) load<true, false>(pairs, tile, depth, column);
+    else load<false, true>(pairs, tile, column, depth);
     out[0] = {{pairs[0], pairs[1]}};
     out[1] = {{pairs[2], pairs[3]}};
   }
 
-  __device__ static float square(const Right& right) {
+  template <bool NEIGHBOURS>
+  __device__ static float square(const Right<NEIGHBOURS>& right) {
     float sum = 0;
     for (uint32_t pair : right.pairs) {
       float even = as_float(pair << 16), odd = as_float(pair & 0xffff0000u);
@@ -134,8 +139,9 @@ struct BFloat16Product {
     return sum;
   }
 
-  __device__ static void multiply(float (&sum)[4], const Left& left,
-                                  const Right& right) {
+  template <bool NEIGHBOURS>
+  __device__ static void multiply(float (&sum)[4], const Left<NEIGHBOURS>& left,
+                                  const Right<NEIGHBOURS>& right) {
     multiply_bf16(sum, left.pairs, right.pairs);
   }
 };

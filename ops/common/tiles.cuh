@@ -5,8 +5,8 @@
 namespace encstdc {
 
 // A row-major matrix in shared memory. The 16-byte pieces of its rows are swizzled: the
-// same column of eight neighbouring rows lies in different banks. COLUMNS 0: known at
-// run time only, and at least 128 bytes.
+// same column of eight neighbouring rows is in different banks. COLUMNS 0: known at run
+// time only, and a multiple of 128 bytes.
 template <typename T, int COLUMNS = 0>
 struct Tile {
   using Element = T;
@@ -30,7 +30,7 @@ struct Tile {
   __device__ T* at(int row, int column) const { return at(0, row, column); }
 };
 
-// A part of a matrix in device memory. A tile may reach over its end.
+// A part of a matrix in device memory. A tile may extend past its last row or column.
 template <typename T>
 struct Part {
   T* data;                            // (rows, columns)

@@ -21,7 +21,7 @@ __device__ void multiply_channels(const B& b,
 #pragma unroll 1
   for (int d = 0; d < b.warp_channels; d += Product::kDepth) {
     int channel = b.first_channel + d;
-    typename Product::Left left[2][TERMS];
+    typename Product::template Left<B::kChannelsAreRows> left[2][TERMS];
 #pragma unroll
     for (int i = 0; i < 2 * TERMS; ++i) {
       left[i / TERMS][i % TERMS] = Product::template left<false, B::kChannelsAreRows>(
@@ -29,9 +29,8 @@ __device__ void multiply_channels(const B& b,
     }
 #pragma unroll
     for (int j = 0; j < 4; j += 2) {
-      typename Product::Right right[2];
-      Product::template right<B::kChannelsAreRows, true>(right, x, channel, 8 * j,
-                                                         b.mean());
+      typename Product::template Right<B::kChannelsAreRows> right[2];
+      Product::template right<true>(right, x, channel, 8 * j, b.mean());
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         x_sq[j + i] += Product::square(right[i]);
@@ -71,14 +70,14 @@ __device__ void add_products(const B& b, const GroupProduct& product,
     }
     sync_block();
   }
-  int n = 4 * b.warp + b.t, row = group * kBlockCodewords;
-  for (int k = b.g; k < kBlockCodewords; k += 8) {
+  int n = b.own_feature(), row = group * kBlockCodewords;
+  b.for_own_codewords(kBlockCodewords, [&](int k) {
     float sum = first_chunk ? 0 : *out.at(row + k, n);
     for (int buffer = 0; buffer < kPartialBuffers; ++buffer) {
       sum += *buffers.at(buffer * kBlockCodewords + k, n);
     }
     *out.at(row + k, n) = sum;
-  }
+  });
 }
 
 // Adds a chunk's channels to c_k . x_i of a group and, with group 0, to |x_i|^2.
@@ -87,45 +86,67 @@ __device__ void multiply_codewords(const B& b, typename B::XTile x, int chunk,
                                    int group) {
   typename B::CodewordTile rows[B::Product::kCodewordTerms];
   for (int term = 0; term < B::Product::kCodewordTerms; ++term) {
-    rows[term] = b.codewords(term);
+    rows[term] = b.centred_codewords(term);
   }
   GroupProduct product = {};
   float x_sq[4] = {};
   multiply_channels(b, rows, x, product, x_sq);
-  float* total = b.floats(b.p.at.partial_x_sq) + b.warp * kBlockFeatures + b.g;
+  float* warp_x_sq = b.floats(b.p.at.partial_x_sq) + b.warp * kBlockFeatures + b.g;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     float sum = sum_lanes<1, 4>(x_sq[j]);
-    if (b.t == 0 && group == 0) total[8 * j] = chunk ? total[8 * j] + sum : sum;
+    if (b.t || group) continue;
+    warp_x_sq[8 * j] = chunk ? warp_x_sq[8 * j] + sum : sum;
   }
   add_products(b, product, b.logits(), group, chunk == 0);
 }
 
-// Turns c_k . x_i of feature n into exp(l_ik - max_k l_ik), for the codewords g, g + 8,
-// ... of this lane. Returns 1 / sum_k of the exponentials, and writes |x_i|^2.
-template <class B> __device__ float exponentials(const B& b, int n) {
+// Turns c_k . x_i of this thread's feature and codewords into exp(l_ik - max_k l_ik).
+// Returns 1 / sum_k of the exponentials, and writes |x_i|^2.
+template <class B> __device__ float exponentials(const B& b) {
   const Problem& p = b.p;
+  int n = b.own_feature();
   float x_sq = 0, highest = -INFINITY;
   for (int w = 0; w < kWarps; ++w) {
     x_sq += b.floats(p.at.partial_x_sq)[w * kBlockFeatures + n];
   }
   if (b.g == 0) b.floats(p.at.x_sq)[n] = x_sq;
-  for (int k = b.g; k < p.K; k += 8) {
+  b.for_own_codewords(p.K, [&](int k) {
     float* logit = b.logits().at(k, n);
     *logit = b.floats(p.at.scale)[k] *
              (x_sq - 2 * *logit + b.floats(p.at.codeword_sq)[k]);
     highest = fmaxf(highest, *logit);
-  }
+  });
   for (int mask = 4; mask < 32; mask *= 2) {
     highest = fmaxf(highest, shuffle_xor(highest, mask));
   }
   float sum = 0;
-  for (int k = b.g; k < p.K; k += 8) {
+  b.for_own_codewords(p.K, [&](int k) {
     float* logit = b.logits().at(k, n);
     *logit = expf(*logit - highest);
     sum += *logit;
-  }
+  });
   return 1 / sum_lanes<4, 32>(sum);
+}
+
+// Adds the features of a tile to the sums of A_ik and, in the backward pass, of dl_ik
+// and dl_ik |x_i|^2. Eight lanes share a codeword.
+template <class B> __device__ void add_sums(const B& b) {
+  const SharedLayout& at = b.p.at;
+  auto add = [&](int sums, const typename B::OperandMap& map, const float* factor) {
+    for (int k = thread() / 8; k < b.p.K_pad; k += kThreads / 8) {
+      float sum = 0;
+      for (int n = thread() % 8; n < kBlockFeatures; n += 8) {
+        sum += to_float(*map.at(k, n)) * (factor ? factor[n] : 1);
+      }
+      sum = sum_lanes<1, 8>(sum);
+      if (thread() % 8 == 0) b.floats(sums)[k] += sum;
+    }
+  };
+  add(at.assignment_sum, b.assignment(), nullptr);
+  if (!B::kBackward) return;
+  add(at.grad_logits_sum, b.grad_logits(), nullptr);
+  add(at.grad_logits_x_sq_sum, b.grad_logits(), b.floats(at.x_sq));
 }
 
 }  // namespace encstdc

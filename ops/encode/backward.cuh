@@ -1,9 +1,7 @@
 // The backward pass over one tile: gradients of assignments, logits and x.
 //
-//     dA_ik = G_k . (x_i - c_k)
-//     dl_ik = A_ik (dA_ik - sum_j A_ij dA_ij)
-//     v_ik  = -2 s_k dl_ik, the neg_grad_distance
-//     dx_i  = sum_k A_ik G_k + sum_k v_ik c_k - (sum_k v_ik) x_i
+//     v_ik = -2 s_k dl_ik, neg_twice_grad_distance
+//     dx_i = sum_k A_ik G_k + sum_k v_ik c_k - (sum_k v_ik) x_i
 #pragma once
 #include "assignment.cuh"
 
@@ -12,69 +10,45 @@ namespace encstdc {
 // Adds a chunk's channels to G_k . x_i of a group.
 template <class B>
 __device__ void multiply_grad(const B& b, typename B::XTile x, int chunk, int group) {
-  typename B::CodewordTile rows[] = {b.grad()};
+  typename B::CodewordTile rows[] = {b.grad_operands()};
   GroupProduct product = {};
   float unused[4] = {};
   multiply_channels(b, rows, x, product, unused);
   add_products(b, product, b.grad_assignment(), group, chunk == 0);
 }
 
-// Turns G_k . x_i of feature n into dA_ik, for the codewords of this lane. Returns
+// Turns G_k . x_i of this thread's feature and codewords into dA_ik. Returns
 // sum_k A_ik dA_ik.
-template <class B>
-__device__ float dot_with_assignment(const B& b, int n, float inverse) {
+template <class B> __device__ float dot_with_assignment(const B& b, float inverse) {
   float dot = 0;
-  for (int k = b.g; k < b.p.K; k += 8) {
-    float* grad = b.grad_assignment().at(k, n);
-    *grad -= b.floats(b.p.at.grad_dot_codeword)[k];
-    dot += *b.logits().at(k, n) * inverse * *grad;
-  }
+  int n = b.own_feature();
+  b.for_own_codewords(b.p.K, [&](int k) {
+    float* grad_assignment = b.grad_assignment().at(k, n);
+    *grad_assignment -= b.floats(b.p.at.grad_dot_codeword)[k];
+    dot += *b.logits().at(k, n) * inverse * *grad_assignment;
+  });
   return sum_lanes<4, 32>(dot);
 }
 
 // Writes A_ik, dl_ik, v_ik and sum_k v_ik of a tile, of which `features` exist, and 0
-// for padded features and codewords. A lane has one feature and every eighth codeword.
+// for padded features and codewords.
 template <class B> __device__ void assign_backward(const B& b, int features) {
   using Operand = typename B::Operand;
-  int n = 4 * b.warp + b.t;
-  float inverse = exponentials(b, n);
-  float dot = dot_with_assignment(b, n, inverse), neg_grad_distance_sum = 0;
-  for (int k = b.g; k < b.p.K_pad; k += 8) {
+  int n = b.own_feature();
+  float inverse = exponentials(b), dot = dot_with_assignment(b, inverse), v_sum = 0;
+  b.for_own_codewords(b.p.K_pad, [&](int k) {
     bool exists = n < features && k < b.p.K;
     float assigned = exists ? *b.logits().at(k, n) * inverse : 0;
-    float grad = *b.grad_assignment().at(k, n);
-    float grad_logit = exists ? assigned * (grad - dot) : 0;
+    float grad_assignment = *b.grad_assignment().at(k, n);
+    float grad_logit = exists ? assigned * (grad_assignment - dot) : 0;
     auto v = from_float<Operand>(-2 * b.floats(b.p.at.scale)[k] * grad_logit);
     *b.grad_logits().at(k, n) = from_float<Operand>(grad_logit);
-    *b.neg_grad_distance().at(k, n) = v;
-    neg_grad_distance_sum += to_float(v);  // of the rounded ones
+    *b.neg_twice_grad_distance().at(k, n) = v;
+    v_sum += to_float(v);  // of the rounded ones
     *b.assignment().at(k, n) = from_float<Operand>(assigned);
-  }
-  neg_grad_distance_sum = sum_lanes<4, 32>(neg_grad_distance_sum);
-  if (b.g == 0) b.floats(b.p.at.neg_grad_distance_sum)[n] = neg_grad_distance_sum;
-}
-
-// Adds the features of a tile to the sums of A_ik, dl_ik and dl_ik |x_i|^2. Eight
-// lanes share a codeword.
-template <class B> __device__ void add_sums_backward(const B& b) {
-  const SharedLayout& at = b.p.at;
-  for (int k = thread() / 8; k < b.p.K_pad; k += kThreads / 8) {
-    float assignment_sum = 0, grad_logits_sum = 0, grad_logits_sq_sum = 0;
-    for (int i = 0; i < kBlockFeatures; i += 8) {
-      int n = i + thread() % 8;
-      assignment_sum += to_float(*b.assignment().at(k, n));
-      float grad_logit = to_float(*b.grad_logits().at(k, n));
-      grad_logits_sum += grad_logit;
-      grad_logits_sq_sum += grad_logit * b.floats(at.x_sq)[n];
-    }
-    assignment_sum = sum_lanes<1, 8>(assignment_sum);
-    grad_logits_sum = sum_lanes<1, 8>(grad_logits_sum);
-    grad_logits_sq_sum = sum_lanes<1, 8>(grad_logits_sq_sum);
-    if (thread() % 8) continue;
-    b.floats(at.assignment_sum)[k] += assignment_sum;
-    b.floats(at.grad_logits_sum)[k] += grad_logits_sum;
-    b.floats(at.grad_logits_sq_sum)[k] += grad_logits_sq_sum;
-  }
+  });
+  v_sum = sum_lanes<4, 32>(v_sum);
+  if (b.g == 0) b.floats(b.p.at.neg_twice_grad_distance_sum)[n] = v_sum;
 }
 
 // The gradient of 32 channels of a tile. [i][j] of a lane are the channels 16 i + g,
@@ -90,11 +64,11 @@ __device__ void multiply_rows(const B& b, const typename B::CodewordTile& rows,
   using Product = typename B::Product;
 #pragma unroll 1
   for (int k = 0; k < kBlockCodewords; k += Product::kDepth) {
-    typename Product::Right right[2][2];
+    typename Product::template Right<true> right[2][2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      Product::template right<true, true>(right[j], map, group * kBlockCodewords + k,
-                                          16 * j, nullptr);
+      Product::template right<true>(right[j], map, group * kBlockCodewords + k, 16 * j,
+                                    nullptr);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -120,8 +94,8 @@ __device__ void replace_x(const B& b, const GradX& grad_x, typename B::XTile x,
   float factor[4][2];  // of x_i, for this lane's features
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    factor[j][0] = -b.floats(b.p.at.neg_grad_distance_sum)[8 * j + 2 * b.t];
-    factor[j][1] = -b.floats(b.p.at.neg_grad_distance_sum)[8 * j + 2 * b.t + 1];
+    factor[j][0] = -b.floats(b.p.at.neg_twice_grad_distance_sum)[8 * j + 2 * b.t];
+    factor[j][1] = -b.floats(b.p.at.neg_twice_grad_distance_sum)[8 * j + 2 * b.t + 1];
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

@@ -1,21 +1,21 @@
-// From arguments to launches: the plan, and the problem that the kernels are given.
+// From arguments to launches: the plan and the kernel arguments.
+#include <limits>
+
 #include "problem.h"
 
 namespace encstdc {
 namespace {
 
-const Kernels& kernels_of(Type type) {
-  if (type == Type::kFloat32) return kFloat32Kernels;
-  return type == Type::kFloat16 ? kFloat16Kernels : kBFloat16Kernels;
-}
-
+// By Type.
+const Kernels* const kKernels[] = {&kFloat32Kernels, &kFloat16Kernels,
+                                   &kBFloat16Kernels};
 int x_bytes(Type type) { return type == Type::kFloat32 ? 4 : 2; }
 int operand_bytes(Type type) { return type == Type::kBFloat16 ? 2 : 4; }
 
-// The problem without its pointers.
+// Returns the kernel arguments without pointers.
 Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
   Problem p = {};
-  p.B = shape.B, p.D = shape.D, p.N = shape.N, p.K = shape.K;
+  p.B = int(shape.B), p.D = int(shape.D), p.N = int(shape.N), p.K = int(shape.K);
   p.block_channels = plan.block_channels, p.stages = plan.stages;
   while (1 << p.log2_block_channels < p.block_channels) ++p.log2_block_channels;
   p.blocks = plan.blocks, p.cluster_size = plan.cluster_size;
@@ -26,6 +26,16 @@ Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
   p.chunks = p.D_pad / p.block_channels, p.groups = p.K_pad / kBlockCodewords;
   p.at = lay_out_shared(p, x_bytes(shape.type), operand_bytes(shape.type), backward);
   return p;
+}
+
+// Returns whether the kernels support a shape. The y size of prepare_kernel's grid is
+// 1 + B, and CUDA's limit is 65535. Offsets in a group (kBlockCodewords, D_pad) and in
+// features are ints. Half their range leaves room for padding.
+bool are_supported(const Shape& shape) {
+  constexpr int64_t kMost = std::numeric_limits<int>::max() / 2;
+  return 1 <= shape.B && shape.B < 65535 && 1 <= shape.N && shape.N <= kMost &&
+         1 <= shape.D && shape.D <= kMost / kBlockCodewords && 1 <= shape.K &&
+         shape.K <= kMaxCodewords;
 }
 
 // Sets the most channels that fit in shared memory, and two stages where these fit too
@@ -44,7 +54,7 @@ bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   return false;
 }
 
-// The tiles of the block that has the most, as walk_kernel divides them.
+// Returns the tiles of the block that has the most, as walk_kernel divides them.
 int64_t most_tiles(const Problem& p) {
   int64_t tiles = int64_t(p.B) * p.tiles, most = 0;
   for (int id = 0; id < p.clusters; ++id) {
@@ -61,27 +71,28 @@ int64_t most_tiles(const Problem& p) {
 }
 
 // Sets blocks and cluster_size: as many blocks as the device runs at once, in the
-// largest clusters that give no block an eighth more tiles. A cluster needs the
-// workspace of one block, but its size may not divide the groups of multiprocessors.
+// largest clusters that give no block over an eighth more tiles. A cluster has one
+// weighted_x_partial_sum per segment, as a block has without clusters; but its size may
+// not divide the groups of multiprocessors.
 void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   Problem p = problem_of(shape, plan, backward);
-  int64_t tiles = int64_t(p.B) * p.tiles, blocks = device.processors;
+  int64_t tiles = int64_t(p.B) * p.tiles, blocks = device.multiprocessors;
   bool single_chunk = p.chunks * p.groups == 1;
-  if (!single_chunk) {  // then each block has partial sums, which may take x / 8
+  if (!single_chunk) {  // the partial sums of all blocks take at most an eighth of x
     int64_t sums = int64_t(4) * p.K_pad * p.D_pad;
     int64_t most = int64_t(x_bytes(shape.type)) * p.B * p.D * p.N / 8 / sums - p.B;
     blocks = most < 1 ? 1 : blocks < most ? blocks : most;
   }
   plan.blocks = int(blocks < tiles ? blocks : tiles);
-  if (!single_chunk || device.capability < 90) return;
+  if (!single_chunk) return;
   int64_t least = most_tiles(problem_of(shape, plan, backward));
-  for (int cluster_size = 8; cluster_size > 1; cluster_size /= 2) {
+  for (int cluster_size = kMaxClusterSize; cluster_size > 1; cluster_size /= 2) {
     Plan other = plan;
     other.blocks = other.cluster_size = cluster_size;
-    int active = kernels_of(shape.type).active_blocks(
+    int active = kKernels[int(shape.type)]->active_blocks(
         problem_of(shape, other, backward), backward);
     if (active < cluster_size) continue;
-    other.blocks = active < device.processors ? active : device.processors;
+    other.blocks = active < device.multiprocessors ? active : device.multiprocessors;
     other.blocks -= other.blocks % cluster_size;
     if (other.blocks / cluster_size > tiles) other.blocks = int(tiles) * cluster_size;
     if (most_tiles(problem_of(shape, other, backward)) <= least + least / 8) {
@@ -104,7 +115,7 @@ bool in_pieces(const FeatureView& x, int batch, int bytes, bool channels_are_row
 
 Plan make_plan(const Shape& shape, const Device& device, bool backward) {
   Plan plan = {};
-  if (!fit(shape, device, backward, plan)) return {};
+  if (!are_supported(shape) || !fit(shape, device, backward, plan)) return {};
   divide_tiles(shape, device, backward, plan);
   Problem p = problem_of(shape, plan, backward);
   char* start = nullptr;
@@ -117,13 +128,16 @@ const char* run(const Shape& shape, const Plan& plan, const Arguments& arguments
   bool backward = arguments.grad != nullptr;
   const FeatureView& x = arguments.x;
   Problem p = problem_of(shape, plan, backward);
+  // In a cluster only the sums of a single chunk are added up, and each has a tile.
+  if ((p.cluster_size > 1 && p.chunks * p.groups > 1) ||
+      p.clusters > int64_t(p.B) * p.tiles) return "the plan is not for this shape";
   static_cast<Arguments&>(p) = arguments;
   int bytes = x_bytes(shape.type);
   p.channels_are_rows = x.channel_stride != 1 || x.feature_stride == 1;
   p.x_in_pieces = in_pieces(x, p.B, bytes, p.channels_are_rows);
   p.grad_x_in_pieces = backward && in_pieces(p.grad_x, p.B, bytes, p.channels_are_rows);
   lay_out_workspace(p, static_cast<char*>(workspace), backward);
-  return kernels_of(shape.type).run(p, backward, stream);
+  return kKernels[int(shape.type)]->run(p, backward, stream);
 }
 
 }  // namespace encstdc

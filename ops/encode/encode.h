@@ -6,13 +6,9 @@ namespace encstdc {
 
 enum class Type { kFloat32, kFloat16, kBFloat16 };  // of x and its gradient
 
-struct Device {
-  int processors;    // multiprocessors
-  int shared_bytes;  // shared memory that one block may ask for
-  int capability;    // 90 for compute capability 9.0
-};
+struct Device { int multiprocessors, shared_bytes; };  // shared_bytes: of a block
 
-struct Shape { Type type; int B, D, N, K; };
+struct Shape { Type type; int64_t B, D, N, K; };
 
 // Device memory, with strides in elements.
 struct FeatureView {
@@ -33,11 +29,11 @@ struct Arguments {
 
 // How a launch divides its work: see ops/README.md.
 struct Plan {
-  int block_channels;       // channels in shared memory at once; 0: no room for any
+  int block_channels;       // channels in shared memory at once; 0: not supported
   int stages;               // tiles of x in shared memory; 2: one is copied ahead
   int blocks;               // of the grid
   int cluster_size;         // blocks that add up their sums in shared memory
-  int shared_bytes;         // of a block
+  int64_t shared_bytes;     // of a block
   int64_t workspace_bytes;  // of device memory beside arguments and results
 };
 

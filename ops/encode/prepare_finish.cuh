@@ -1,5 +1,5 @@
-// The small kernels before the walk, which prepare operands, and after it, which add up
-// the partial sums of the segments, always in the same order.
+// The small kernels before walk_kernel, which prepare operands, and after it, which add
+// up the partial sums of the segments, always in the same order.
 #pragma once
 #include "../common/device.cuh"
 #include "problem.h"
@@ -8,14 +8,25 @@ namespace encstdc {
 
 constexpr int kRowThreads = 128;
 constexpr int kFinishBackwardThreads = 512;  // more, because there are only K blocks
+static_assert(kRowThreads % 32 == 0 && kFinishBackwardThreads % 32 == 0);  // warps
 
-// The sum over a block, in every thread. warp_sums: (THREADS / 32) in shared memory.
-template <int THREADS> __device__ float sum_over_block(float value, float* warp_sums) {
+// Shared memory of prepare_kernel and of finish_backward_kernel.
+struct PrepareShared { float warp_sums[kRowThreads / 32]; };
+struct Segments { int first, last; };  // both inclusive
+struct FinishBackwardShared {
+  Segments segments[kFinishBackwardThreads];  // of an image each, like the sums
+  float assignment_sum[kFinishBackwardThreads], grad_logits_sum[kFinishBackwardThreads];
+  float warp_sums[kFinishBackwardThreads / 32];
+};
+
+// Returns the sum over a block, in every thread.
+template <int WARPS>
+__device__ float sum_over_block(float value, float (&warp_sums)[WARPS]) {
   for (int mask = 16; mask; mask /= 2) value += shuffle_xor(value, mask);
   if (thread() % 32 == 0) warp_sums[thread() / 32] = value;
   sync_block();
   float sum = 0;
-  for (int i = 0; i < THREADS / 32; ++i) sum += warp_sums[i];
+  for (int i = 0; i < WARPS; ++i) sum += warp_sums[i];
   sync_block();
   return sum;
 }
@@ -54,7 +65,8 @@ __global__ void __launch_bounds__(kRowThreads) prepare_kernel(const Problem p) {
       sum += to_float(rounded) * code;
     }
   }
-  sum = sum_over_block<kRowThreads>(sum, reinterpret_cast<float*>(shared_memory()));
+  sum = sum_over_block(
+      sum, reinterpret_cast<PrepareShared*>(shared_memory())->warp_sums);
   if (thread()) return;
   if (image < 0) {
     p.codeword_sq[k] = sum;
@@ -63,70 +75,70 @@ __global__ void __launch_bounds__(kRowThreads) prepare_kernel(const Problem p) {
   }
 }
 
-// The cluster that has a tile; tiles are counted over all images.
-__device__ inline int cluster_of(const Problem& p, int64_t tile) {
-  int64_t tiles = int64_t(p.B) * p.tiles;
-  return int(((tile + 1) * p.clusters - 1) / tiles);
+// Returns the segments of an image.
+__device__ inline Segments segments_of(const Problem& p, int image) {
+  int64_t tiles = int64_t(p.B) * p.tiles, first = int64_t(image) * p.tiles;
+  auto cluster_of = [&](int64_t tile) { return ((tile + 1) * p.clusters - 1) / tiles; };
+  return {int(cluster_of(first)) + image, int(cluster_of(first + p.tiles - 1)) + image};
 }
 
-// Sums a column of partial_sum (segments, rows, columns) over the segments of an image
-// and their rows, in order.
-__device__ inline float sum_over_image(const Problem& p, int image,
-                                       const float* partial_sum, int rows,
-                                       int64_t columns, int64_t column) {
-  int64_t first = int64_t(image) * p.tiles;
-  int last = cluster_of(p, first + p.tiles - 1);
+// Returns the sum of a column of (segments, rows, columns) over some segments and their
+// rows, in order. `column` points to its first element.
+__device__ inline float sum_over(Segments segments, const float* column, int rows,
+                                 int64_t columns) {
   float sum = 0;
-  for (int64_t id = cluster_of(p, first); id <= last; ++id) {
+  for (int64_t segment = segments.first; segment <= segments.last; ++segment) {
     for (int row = 0; row < rows; ++row) {
-      sum += partial_sum[((id + image) * rows + row) * columns + column];
+      sum += column[(segment * rows + row) * columns];
     }
   }
   return sum;
 }
-// sum_i A_ik, sum_i dl_ik or sum_i dl_ik |x_i|^2 of an image.
-__device__ inline float sum_of(const Problem& p, int image, const float* partial_sum,
-                               int k) {
-  return sum_over_image(p, image, partial_sum, p.cluster_size, p.K_pad, k);
-}
-// sum_i A_ik x_id of an image in the forward pass, sum_i dl_ik x_id in the backward.
-__device__ inline float weighted_x_sum(const Problem& p, int image, int k, int d) {
-  int64_t columns = int64_t(p.K_pad) * p.D_pad, column = int64_t(k) * p.D_pad + d;
-  return sum_over_image(p, image, p.weighted_x_partial_sum, 1, columns, column);
+// Returns sum_i A_ik x_id (forward) or sum_i dl_ik x_id (backward) of an image.
+__device__ inline float weighted_x_sum(const Problem& p, Segments segments, int k,
+                                       int d) {
+  int64_t row = int64_t(k) * p.D_pad;
+  return sum_over(segments, p.weighted_x_partial_sum + row + d, 1,
+                  int64_t(p.K_pad) * p.D_pad);
 }
 
-// E_k = sum_i A_ik x_i - (sum_i A_ik) c_k. Grid (K, B).
-template <class Product>
-__global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
+// Writes E_k = sum_i A_ik x_i - (sum_i A_ik) c_k. Grid (K, B).
+static __global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
   int k = block_x(), image = block_y();
-  float assignment_sum = sum_of(p, image, p.assignment_partial_sum, k);
+  Segments segments = segments_of(p, image);
+  float assignment_sum =
+      sum_over(segments, p.assignment_partial_sum + k, p.cluster_size, p.K_pad);
   for (int d = thread(); d < p.D; d += kRowThreads) {
     float code = p.codewords[k * int64_t(p.D) + d] - p.mean[d];
     int64_t place = (int64_t(image) * p.K + k) * p.D + d;
-    p.encodings[place] = weighted_x_sum(p, image, k, d) - assignment_sum * code;
+    p.encodings[place] = weighted_x_sum(p, segments, k, d) - assignment_sum * code;
   }
 }
 
-// The gradients of a codeword and of its scale, summed over the images in order:
+// Writes the gradients of a codeword and of its scale, summed over images in order:
 //
 //     dC_k = -(sum_i A_ik) G_k - 2 s_k (sum_i dl_ik x_i - (sum_i dl_ik) c_k)
 //     ds_k = sum_i dl_ik |x_i|^2 + |c_k|^2 sum_i dl_ik - 2 c_k . sum_i dl_ik x_i
 //
-// Sums of kFinishBackwardThreads images are in shared memory at once. Grid (K).
-template <class Product>
-__global__ void __launch_bounds__(kFinishBackwardThreads)
+// Here c_k is centred and G_k is not rounded. Sums of kFinishBackwardThreads images are
+// in shared memory at once. Grid (K).
+static __global__ void __launch_bounds__(kFinishBackwardThreads)
     finish_backward_kernel(const Problem p) {
-  float* assignment_sum = reinterpret_cast<float*>(shared_memory());  // (images)
-  float* grad_logits_sum = assignment_sum + kFinishBackwardThreads;   // (images)
+  auto& [segments, assignment_sum, grad_logits_sum, warp_sums] =
+      *reinterpret_cast<FinishBackwardShared*>(shared_memory());
   int k = block_x();
   float twice_scale = 2 * p.scale[k], grad_scale = 0;
   for (int first = 0; first < p.B; first += kFinishBackwardThreads) {
-    int own = first + thread(), last = first + kFinishBackwardThreads;
-    if (own < p.B) {
-      assignment_sum[thread()] = sum_of(p, own, p.assignment_partial_sum, k);
-      grad_logits_sum[thread()] = sum_of(p, own, p.grad_logits_partial_sum, k);
-      grad_scale += sum_of(p, own, p.grad_logits_sq_partial_sum, k) +
-                    p.codeword_sq[k] * grad_logits_sum[thread()];
+    int i = thread(), last = first + kFinishBackwardThreads;
+    if (first + i < p.B) {
+      Segments own = segments[i] = segments_of(p, first + i);
+      auto sum = [&](const float* partial_sum) {
+        return sum_over(own, partial_sum + k, p.cluster_size, p.K_pad);
+      };
+      assignment_sum[i] = sum(p.assignment_partial_sum);
+      grad_logits_sum[i] = sum(p.grad_logits_partial_sum);
+      grad_scale += sum(p.grad_logits_x_sq_partial_sum) +
+                    p.codeword_sq[k] * grad_logits_sum[i];
     }
     sync_block();
     for (int d = thread(); d < p.D; d += kFinishBackwardThreads) {
@@ -134,7 +146,7 @@ __global__ void __launch_bounds__(kFinishBackwardThreads)
       float code = p.codewords[place] - p.mean[d];
       float grad_code = first ? p.grad_codewords[place] : 0;
       for (int image = first; image < p.B && image < last; ++image) {
-        float grad_logits_x_sum = weighted_x_sum(p, image, k, d);  // sum_i dl_ik x_id
+        float grad_logits_x_sum = weighted_x_sum(p, segments[image - first], k, d);
         float grad = p.grad[(int64_t(image) * p.K + k) * p.D + d];
         grad_code -= assignment_sum[image - first] * grad +
                      twice_scale * (grad_logits_x_sum -
@@ -145,7 +157,7 @@ __global__ void __launch_bounds__(kFinishBackwardThreads)
     }
     sync_block();
   }
-  grad_scale = sum_over_block<kFinishBackwardThreads>(grad_scale, assignment_sum);
+  grad_scale = sum_over_block(grad_scale, warp_sums);
   if (thread() == 0) p.grad_scale[k] = grad_scale;
 }
 

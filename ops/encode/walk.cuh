@@ -1,4 +1,4 @@
-// The walk of a block over tiles of x, from image to image. README.md has a diagram.
+// The loop of a block over its tiles of x. README.md has a diagram.
 #pragma once
 #include "backward.cuh"
 #include "forward.cuh"
@@ -6,7 +6,7 @@
 
 namespace encstdc {
 
-// Replaces what is in shared memory by what load() copies.
+// Calls load(), which overwrites arrays in shared memory, and waits for its copies.
 template <typename F> __device__ void reload(F load) {
   sync_block();
   load();
@@ -31,8 +31,9 @@ __device__ void grad_of_x(const B& b, typename B::XTile x, int tile, int chunk) 
     GradX grad_x = {};
     for (int group = 0; group < b.p.groups; ++group) {
       reload_codewords(b, chunk, group);
-      multiply_rows(b, b.grad(), b.assignment(), group, first, grad_x);
-      multiply_rows(b, b.codewords(0), b.neg_grad_distance(), group, first, grad_x);
+      auto v = b.neg_twice_grad_distance();
+      multiply_rows(b, b.grad_operands(), b.assignment(), group, first, grad_x);
+      multiply_rows(b, b.centred_codewords(0), v, group, first, grad_x);
     }
     sync_warp();  // all lanes have read these channels of x
     replace_x(b, grad_x, x, first);
@@ -40,7 +41,7 @@ __device__ void grad_of_x(const B& b, typename B::XTile x, int tile, int chunk) 
   write_grad_x(b, x, tile, chunk);
 }
 
-// Does the work of a tile. x holds its only chunk, or has room for one.
+// Computes one tile. x holds its only chunk, or has room for one.
 template <class B>
 __device__ void walk_tile(const B& b, int tile, typename B::XTile x,
                           typename B::WeightedXSum& sum, bool first_tile) {
@@ -56,13 +57,11 @@ __device__ void walk_tile(const B& b, int tile, typename B::XTile x,
   int features = b.p.N - tile * kBlockFeatures;
   if constexpr (B::kBackward) {
     assign_backward(b, features);
-    sync_block();
-    add_sums_backward(b);
   } else {
     assign_forward(b, features);
-    sync_block();
-    add_sums_forward(b);
   }
+  sync_block();
+  add_sums(b);
   for (int chunk = 0; chunk < b.p.chunks; ++chunk) {
     reload_x(b, tile, chunk);
     for (int group = 0; group < b.p.groups; ++group) {
@@ -72,7 +71,7 @@ __device__ void walk_tile(const B& b, int tile, typename B::XTile x,
   }
 }
 
-// Writes the block's sums of a segment that depend on the codeword alone.
+// Writes the block's sums of a segment that have length K_pad.
 template <class B> __device__ void write_sums(const B& b) {
   const Problem& p = b.p;
   int64_t row = (int64_t(b.segment) * p.cluster_size + b.rank) * p.K_pad;
@@ -80,13 +79,13 @@ template <class B> __device__ void write_sums(const B& b) {
     p.assignment_partial_sum[row + k] = b.floats(p.at.assignment_sum)[k];
     if (B::kBackward) {
       p.grad_logits_partial_sum[row + k] = b.floats(p.at.grad_logits_sum)[k];
-      p.grad_logits_sq_partial_sum[row + k] = b.floats(p.at.grad_logits_sq_sum)[k];
+      p.grad_logits_x_sq_partial_sum[row + k] = b.floats(p.at.grad_logits_x_sq_sum)[k];
     }
   }
 }
 
-// Walks over tiles first ... last - 1 of an image, which may be none. During the work
-// on a tile the next one is copied if there are two stages, else loaded into the cache.
+// Computes tiles first ... last - 1 of an image, which may be none. Meanwhile the next
+// tile is copied if there are two stages, otherwise loaded into the cache.
 template <class B> __device__ void walk_segment(const B& b, int first, int last) {
   bool ahead = B::kSingleChunk || b.p.chunks == 1;  // else walk_tile loads the chunks
   b.load_constants();
@@ -115,13 +114,13 @@ template <class B> __device__ void walk_segment(const B& b, int first, int last)
     }
   }
   await_copies<0>();  // of the codewords, if there was no tile
-  sync_block();       // all have read the codewords, whose place the sums take
+  sync_block();  // all have read the codewords, which the sums overwrite
   write_sums(b);
   if (B::kSingleChunk) write_weighted_x(b, sum);
 }
 
-// Walks over the tiles of the block's cluster, one segment after the other. The blocks
-// of the cluster divide the tiles of a segment evenly.
+// Computes the tiles of the block's cluster, one segment after the other. The blocks of
+// the cluster divide the tiles of a segment evenly.
 template <class B>
 __global__ void __launch_bounds__(kThreads, 1)
     walk_kernel(const __grid_constant__ Problem p) {

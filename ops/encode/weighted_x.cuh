@@ -10,7 +10,7 @@ template <class B>
 __device__ void multiply_weights(const B& b, const typename B::OperandMap& w, int group,
                                  typename B::XTile x, typename B::WeightedXSum& sum) {
   using Product = typename B::Product;
-  constexpr bool kDepthInRows = !B::kChannelsAreRows;  // the depth is the feature
+  constexpr bool kDepthInRows = !B::kChannelsAreRows;  // the depth index is the feature
   int row = group * kBlockCodewords;
 #pragma unroll 1
   for (int n = 0; n < kBlockFeatures; n += Product::kDepth) {
@@ -19,9 +19,8 @@ __device__ void multiply_weights(const B& b, const typename B::OperandMap& w, in
 #pragma unroll
     for (int j = 0; j < 8; j += 2) {
       if (8 * j >= b.warp_channels) break;
-      typename Product::Right right[2];
-      Product::template right<kDepthInRows, false>(right, x, n, b.first_channel + 8 * j,
-                                                   b.mean());
+      typename Product::template Right<kDepthInRows> right[2];
+      Product::template right<false>(right, x, n, b.first_channel + 8 * j, b.mean());
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         Product::multiply(sum[0][j + i], top, right[i]);
@@ -86,15 +85,15 @@ __device__ void write_weighted_x(const B& b, typename B::WeightedXSum& sum) {
   if (p.cluster_size == 1) {
     return for_each(b, sum, partial_sum_of(b, 0, 0), p.D_pad, set);
   }
-  float* own = b.floats(p.at.codewords);  // (kBlockCodewords, block_channels)
+  float* own = b.floats(p.at.centred_codewords);  // (kBlockCodewords, block_channels)
   for_each(b, sum, own + b.first_channel, p.block_channels, set);
   sync_cluster();
   int matrix = kBlockCodewords * p.block_channels, count = matrix / p.cluster_size;
   int first = b.rank * count;
   for (int i = first + thread(); i < first + count; i += kThreads) {
-    float total = 0;
-    for (int peer = 0; peer < p.cluster_size; ++peer) total += in_peer(own, peer)[i];
-    p.weighted_x_partial_sum[int64_t(b.segment) * matrix + i] = total;
+    float all = 0;
+    for (int peer = 0; peer < p.cluster_size; ++peer) all += in_peer(own, peer)[i];
+    p.weighted_x_partial_sum[int64_t(b.segment) * matrix + i] = all;
   }
   sync_cluster();  // no block goes on while others read its sum
 }

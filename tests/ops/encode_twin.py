@@ -63,18 +63,18 @@ def backward(grad, x, codewords, scale):
         rounded * codewords).sum(2, keepdim=True)  # (B, K, N)
     mean = (assignment * grad_assignment).sum(1, keepdim=True)  # (B, 1, N)
     grad_logits = assignment * (grad_assignment - mean)  # (B, K, N)
-    neg_grad_distance = operand(dtype, -2 * column * grad_logits)  # (B, K, N)
+    neg_twice_grad_distance = operand(dtype, -2 * column * grad_logits)  # (B, K, N)
     assignment, grad_logits = operand(dtype, assignment), operand(dtype, grad_logits)
     grad_x = (product(dtype, rounded.mT, assignment)
-              + product(dtype, codewords.mT, neg_grad_distance)
-              - neg_grad_distance.sum(1, keepdim=True) * x)
+              + product(dtype, codewords.mT, neg_twice_grad_distance)
+              - neg_twice_grad_distance.sum(1, keepdim=True) * x)
     grad_logits_x_sum = product(dtype, grad_logits, x.mT)  # (B, K, D)
-    assignment_sum, grad_logits_sum, grad_logits_sq_sum = (
+    assignment_sum, grad_logits_sum, grad_logits_x_sq_sum = (
         value.sum(2, keepdim=True)
         for value in (assignment, grad_logits, grad_logits * x_sq))  # (B, K, 1)
     grad_codewords = -assignment_sum * grad - 2 * column * (
         grad_logits_x_sum - grad_logits_sum * codewords)
     codeword_sq = codewords.square().sum(1, keepdim=True)  # (K, 1)
-    grad_scale = grad_logits_sq_sum + codeword_sq * grad_logits_sum - 2 * (
+    grad_scale = grad_logits_x_sq_sum + codeword_sq * grad_logits_sum - 2 * (
         codewords * grad_logits_x_sum).sum(2, keepdim=True)
     return grad_x.to(dtype), grad_codewords.sum(0), grad_scale.sum((0, 2))

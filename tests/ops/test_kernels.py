@@ -21,6 +21,7 @@ from operator_cases import (
 DEVICES = {
     'H100': Device(132, 232448, 90),
     'two clusters': Device(16, 232448, 90),
+    'code for 8.0 on an H100': Device(132, 232448, 80),
     'A100': Device(108, 166912, 80),
     'small memory': Device(3, 101376, 86),
 }
@@ -116,6 +117,29 @@ def test_plan_of_encnet_on_h100_needs_little_memory(kernels):
         assert plan.workspace_bytes < 0.05 * x.nbytes
 
 
+@pytest.mark.parametrize('architecture, cluster_size', [(80, 1), (90, 8)])
+def test_plan_has_clusters_only_for_code_that_can_use_them(
+        kernels, architecture, cluster_size):
+    device = Device(architecture=architecture)
+    x, codewords = torch.empty(16, 512, 64 * 64), torch.empty(32, 512)
+    for dtype in TYPES:
+        for backward in (False, True):
+            plan = kernels.plan(x.to(dtype), codewords, backward, device)
+            assert plan.cluster_size == cluster_size
+
+
+@pytest.mark.parametrize('shape, supported', [
+    ((65534, 1, 1, 1), True), ((65535, 1, 1, 1), False),  # images
+    ((1, 1, 1, 256), True), ((1, 1, 1, 257), False),  # codewords
+    ((1, 2**25 - 1, 1, 1), True), ((1, 2**25, 1, 1), False),  # channels
+    ((0, 1, 1, 1), False), ((1, 1, 0, 1), False), ((1, 1, 1, 0), False),
+])
+def test_plan_rejects_sizes_out_of_range(kernels, shape, supported):
+    batch, channels, features, codes = shape
+    x, codewords = torch.empty(1).expand(shape[:3]), torch.empty(codes, channels)
+    assert bool(kernels.plan(x, codewords, False)) == supported
+
+
 @pytest.mark.parametrize('device', DEVICES)
 def test_plan_keeps_every_block_busy(kernels, device):
     device = DEVICES[device]
@@ -127,7 +151,7 @@ def test_plan_keeps_every_block_busy(kernels, device):
         # The blocks of a cluster divide the tiles of each of its segments.
         most = max(sum(-(-segment // plan.cluster_size) for segment in own)
                    for own in segments_by_cluster(batch, 128, clusters))
-        least = -(-tiles // device.processors)
+        least = -(-tiles // device.multiprocessors)
         assert least <= most <= least + least // 8, batch
 
 
@@ -152,7 +176,7 @@ def test_plan_fits_the_device(kernels, shape, device):
                 continue
             assert plan.shared_bytes <= DEVICES[device].shared_bytes
             assert plan.blocks % plan.cluster_size == 0
-            assert 1 <= plan.blocks <= DEVICES[device].processors
+            assert 1 <= plan.blocks <= DEVICES[device].multiprocessors
 
 
 FAULTY = '''

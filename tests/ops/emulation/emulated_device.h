@@ -88,7 +88,7 @@ inline Barrier cluster_barrier;
 inline jmp_buf scheduler;
 inline std::function<void()> body;  // the kernel with its arguments
 inline std::mt19937 order;
-inline int processors = 1;
+inline int multiprocessors = 1, architecture = 90;
 constexpr size_t kStackBytes = 1 << 17;
 
 // Aborts where a device would fail, or might.
@@ -184,7 +184,10 @@ inline int block_x() { return emulation::current->block->x; }
 inline int block_y() { return emulation::current->block->y; }
 inline void sync_block() { emulation::wait(emulation::current->block->barrier); }
 inline void sync_warp() { emulation::wait(emulation::warp().barrier); }
-inline void sync_cluster() { emulation::wait(emulation::cluster_barrier); }
+inline void sync_cluster() {
+  emulation::require(emulation::architecture >= 90);
+  emulation::wait(emulation::cluster_barrier);
+}
 inline float shuffle_xor(float value, int mask) {
   auto& all = emulation::exchange({as_bits(value)});
   return as_float(uint32_t(all[emulation::lane() ^ mask][0]));
@@ -193,6 +196,7 @@ inline char* shared_memory() {
   return reinterpret_cast<char*>(emulation::current->block->shared.data());
 }
 inline const float* in_peer(float* shared, int rank) {
+  emulation::require(emulation::architecture >= 90);
   auto offset = reinterpret_cast<char*>(shared) - shared_memory();
   auto peer = reinterpret_cast<char*>((*emulation::cluster)[rank].shared.data());
   return reinterpret_cast<float*>(peer + offset);
@@ -273,8 +277,9 @@ const char* launch(void (*kernel)(Parameters...), const LaunchConfig& config,
 template <typename... Parameters>
 int active_blocks(void (*)(Parameters...), const LaunchConfig& config) {
   int blocks = 0;
+  if (emulation::architecture < 90) return 0;
   const int sizes[] = {18, 18, 18, 16, 16, 16, 16, 14};
-  for (int i = 0, left = emulation::processors; left > 0; left -= sizes[i++ % 8]) {
+  for (int i = 0, left = emulation::multiprocessors; left > 0; left -= sizes[i++ % 8]) {
     int size = std::min(left, sizes[i % 8]);
     blocks += size / config.cluster_size * config.cluster_size;
   }
