@@ -11,7 +11,7 @@ struct Float16 { uint16_t bits; };
 struct BFloat16 { uint16_t bits; };
 
 struct LaunchConfig {
-  int blocks_x, blocks_y;  // of the grid; clusters lie along x
+  int blocks_x, blocks_y;  // of the grid; clusters are along x
   int threads;             // of a block
   int cluster_size;        // blocks of a cluster; 1: no clusters
   int shared_bytes;        // of a block
@@ -60,7 +60,7 @@ __device__ inline void sync_warp() { __syncwarp(); }
 __device__ inline float shuffle_xor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
-// The dynamic shared memory of the block, 16-byte aligned.
+// Returns the dynamic shared memory of the block, 16-byte aligned.
 __device__ inline char* shared_memory() {
   extern __shared__ uint4 encstdc_shared[];
   return reinterpret_cast<char*>(encstdc_shared);
@@ -157,7 +157,7 @@ __device__ __noinline__ inline float4 multiply_by_lanes(float4 sum, float4 left,
   return sum;
 }
 
-// multiply_tf32 on whole floats, without tensor cores.
+// multiply_tf32 on floats that are not cut, without tensor cores.
 __device__ inline void multiply_float32(float (&sum)[4], const float (&left)[4],
                                         const float (&right)[2]) {
   float4 out = multiply_by_lanes({sum[0], sum[1], sum[2], sum[3]},

@@ -13,7 +13,7 @@ struct Tile {
   static constexpr int kPiece = 16 / sizeof(T);  // elements; 4 floats
   static constexpr bool kHalfLine = COLUMNS * sizeof(T) == 64;
   static_assert(kHalfLine || COLUMNS * sizeof(T) % 128 == 0,
-                "the swizzle takes rows of 64 bytes or of whole 128-byte lines");
+                "the swizzle takes rows of 64 bytes or of complete 128-byte lines");
 
   T* data;  // (rows, columns()), 16-byte aligned
   int run_time_columns;

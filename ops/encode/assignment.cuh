@@ -1,5 +1,5 @@
-// From a tile of x to the softmax over codewords, for both passes. A distance is
-// |x_i|^2 - 2 c_k . x_i + |c_k|^2.
+// From a tile of x to the softmax over codewords, and sums of that over features. A
+// distance is |x_i|^2 - 2 c_k . x_i + |c_k|^2.
 #pragma once
 #include "block.cuh"
 
@@ -129,8 +129,20 @@ template <class B> __device__ float exponentials(const B& b) {
   return 1 / sum_lanes<4, 32>(sum);
 }
 
+// Writes A_ik of a tile, of which `features` exist, and 0 for padded features and
+// codewords.
+template <class B> __device__ void assign_forward(const B& b, int features) {
+  int n = b.own_feature();
+  float inverse = exponentials(b);
+  b.for_own_codewords(b.p.K_pad, [&](int k) {
+    bool exists = n < features && k < b.p.K;
+    float assigned = exists ? *b.logits().at(k, n) * inverse : 0;
+    *b.assignment().at(k, n) = from_float<typename B::Operand>(assigned);
+  });
+}
+
 // Adds the features of a tile to the sums of A_ik and, in the backward pass, of dl_ik
-// and dl_ik |x_i|^2. Eight lanes share a codeword.
+// and dl_ik |x_i|^2. Eight lanes add up each codeword.
 template <class B> __device__ void add_sums(const B& b) {
   const SharedLayout& at = b.p.at;
   auto add = [&](int sums, const typename B::OperandMap& map, const float* factor) {

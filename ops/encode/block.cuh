@@ -8,11 +8,11 @@ namespace encstdc {
 static_assert(kBlockCodewords == 32 && kBlockFeatures == 32 && kWarps == 8,
               "GroupProduct is 32 x 32, and there are 8 threads per feature");
 static_assert(kMinBlockChannels / kWarps % 16 == 0 && kMaxBlockChannels / kWarps <= 64,
-              "a warp has whole fragments of 16 channels, and WeightedXSum holds 64");
+              "a warp has complete fragments of 16 channels, at most 64 channels");
 static_assert(kMinBlockChannels * kBlockFeatures % (kLoadsInFlight * kThreads) == 0,
-              "fill() gives every thread whole runs of kLoadsInFlight elements");
-static_assert(kThreads * 4 >= kMaxBlockChannels, "fill() copies whole rows at once");
-static_assert(kWarps == 2 * kPartialBuffers, "two warps share a buffer");
+              "fill() gives every thread complete runs of kLoadsInFlight elements");
+static_assert(kThreads * 4 >= kMaxBlockChannels, "fill() copies complete rows");
+static_assert(kWarps == 2 * kPartialBuffers, "a buffer is for two warps");
 static_assert(kMinBlockChannels * 2 % 128 == 0, "Tile swizzles lines of 128 bytes");
 static_assert(kBlockCodewords * kMinBlockChannels % kMaxClusterSize == 0, "ranges");
 

@@ -1,14 +1,11 @@
 // From arguments to launches: the plan and the kernel arguments.
-#include <limits>
-
 #include "problem.h"
 
 namespace encstdc {
 namespace {
 
-// By Type.
-const Kernels* const kKernels[] = {&kFloat32Kernels, &kFloat16Kernels,
-                                   &kBFloat16Kernels};
+const Kernels* const kKernels[] = {  // by Type
+    &kFloat32Kernels, &kFloat16Kernels, &kBFloat16Kernels};
 int x_bytes(Type type) { return type == Type::kFloat32 ? 4 : 2; }
 int operand_bytes(Type type) { return type == Type::kBFloat16 ? 2 : 4; }
 
@@ -32,7 +29,7 @@ Problem problem_of(const Shape& shape, const Plan& plan, bool backward) {
 // 1 + B, and CUDA's limit is 65535. Offsets in a group (kBlockCodewords, D_pad) and in
 // features are ints. Half their range leaves room for padding.
 bool are_supported(const Shape& shape) {
-  constexpr int64_t kMost = std::numeric_limits<int>::max() / 2;
+  constexpr int64_t kMost = INT32_MAX / 2;
   return 1 <= shape.B && shape.B < 65535 && 1 <= shape.N && shape.N <= kMost &&
          1 <= shape.D && shape.D <= kMost / kBlockCodewords && 1 <= shape.K &&
          shape.K <= kMaxCodewords;
@@ -128,7 +125,7 @@ const char* run(const Shape& shape, const Plan& plan, const Arguments& arguments
   bool backward = arguments.grad != nullptr;
   const FeatureView& x = arguments.x;
   Problem p = problem_of(shape, plan, backward);
-  // In a cluster only the sums of a single chunk are added up, and each has a tile.
+  // Clusters add up the sums of a single chunk only, and each must have a tile.
   if ((p.cluster_size > 1 && p.chunks * p.groups > 1) ||
       p.clusters > int64_t(p.B) * p.tiles) return "the plan is not for this shape";
   static_cast<Arguments&>(p) = arguments;

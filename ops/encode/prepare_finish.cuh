@@ -94,24 +94,20 @@ __device__ inline float sum_over(Segments segments, const float* column, int row
   }
   return sum;
 }
-// Returns sum_i A_ik x_id (forward) or sum_i dl_ik x_id (backward) of an image.
-__device__ inline float weighted_x_sum(const Problem& p, Segments segments, int k,
-                                       int d) {
-  int64_t row = int64_t(k) * p.D_pad;
-  return sum_over(segments, p.weighted_x_partial_sum + row + d, 1,
-                  int64_t(p.K_pad) * p.D_pad);
-}
 
 // Writes E_k = sum_i A_ik x_i - (sum_i A_ik) c_k. Grid (K, B).
 static __global__ void __launch_bounds__(kRowThreads) finish_kernel(const Problem p) {
   int k = block_x(), image = block_y();
+  int64_t matrix = int64_t(p.K_pad) * p.D_pad, row = int64_t(k) * p.D_pad;
   Segments segments = segments_of(p, image);
   float assignment_sum =
       sum_over(segments, p.assignment_partial_sum + k, p.cluster_size, p.K_pad);
   for (int d = thread(); d < p.D; d += kRowThreads) {
     float code = p.codewords[k * int64_t(p.D) + d] - p.mean[d];
     int64_t place = (int64_t(image) * p.K + k) * p.D + d;
-    p.encodings[place] = weighted_x_sum(p, segments, k, d) - assignment_sum * code;
+    p.encodings[place] =
+        sum_over(segments, p.weighted_x_partial_sum + row + d, 1, matrix) -
+        assignment_sum * code;
   }
 }
 
@@ -127,6 +123,7 @@ static __global__ void __launch_bounds__(kFinishBackwardThreads)
   auto& [segments, assignment_sum, grad_logits_sum, warp_sums] =
       *reinterpret_cast<FinishBackwardShared*>(shared_memory());
   int k = block_x();
+  int64_t matrix = int64_t(p.K_pad) * p.D_pad, row = int64_t(k) * p.D_pad;
   float twice_scale = 2 * p.scale[k], grad_scale = 0;
   for (int first = 0; first < p.B; first += kFinishBackwardThreads) {
     int i = thread(), last = first + kFinishBackwardThreads;
@@ -146,7 +143,8 @@ static __global__ void __launch_bounds__(kFinishBackwardThreads)
       float code = p.codewords[place] - p.mean[d];
       float grad_code = first ? p.grad_codewords[place] : 0;
       for (int image = first; image < p.B && image < last; ++image) {
-        float grad_logits_x_sum = weighted_x_sum(p, segments[image - first], k, d);
+        float grad_logits_x_sum = sum_over(
+            segments[image - first], p.weighted_x_partial_sum + row + d, 1, matrix);
         float grad = p.grad[(int64_t(image) * p.K + k) * p.D + d];
         grad_code -= assignment_sum[image - first] * grad +
                      twice_scale * (grad_logits_x_sum -
