@@ -20,7 +20,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib import import_module
-from itertools import product
 from types import ModuleType, SimpleNamespace
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 from unittest.mock import patch
@@ -55,21 +54,24 @@ ENVIRONMENT = {'TRITON_ALWAYS_COMPILE': '1', 'TRITON_DUMP_PTXAS_LOG': '1',
 
 # --- What is compiled -----------------------------------------------------------
 
-TYPES = (torch.float32, torch.bfloat16, torch.float16)
+FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 # B, D, H, W and K: EncNet's, the largest K, and numbers that nothing divides.
-ENCODE = (((2, 512, 64, 64, 32), CONTIGUOUS), ((2, 512, 64, 64, 32), CHANNELS_LAST),
-          ((2, 512, 64, 64, 256), CONTIGUOUS), ((1, 37, 5, 9, 5), CONTIGUOUS))
+ENCODE = ((FLOAT32, (2, 512, 64, 64, 32), CONTIGUOUS),
+          (BFLOAT16, (2, 512, 64, 64, 32), CONTIGUOUS),
+          (BFLOAT16, (2, 512, 64, 64, 32), CHANNELS_LAST),
+          (FLOAT32, (2, 512, 64, 64, 256), CONTIGUOUS),
+          (FLOAT16, (1, 37, 5, 9, 5), CONTIGUOUS))
 # B, C, h, w, H and W: EncNet on ADE20K, STDC on Cityscapes, and labels that are
 # smaller than the logits.
-CROSS_ENTROPY = (((2, 150, 64, 64, 512, 512), CONTIGUOUS),
-                 ((2, 19, 64, 128, 512, 1024), CHANNELS_LAST),
-                 ((1, 7, 9, 11, 65, 5), CONTIGUOUS))
+CROSS_ENTROPY = ((FLOAT32, (2, 150, 64, 64, 512, 512), CONTIGUOUS),
+                 (BFLOAT16, (2, 19, 64, 128, 512, 1024), CHANNELS_LAST),
+                 (FLOAT16, (1, 7, 9, 11, 65, 5), CONTIGUOUS))
 empty = partial(torch.empty, device='meta')
 
 
 def encode_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
-    for dtype, (shape, layout) in product(TYPES, ENCODE):
+    for dtype, shape, layout in ENCODE:
         *size, codes = shape
         x = empty(size, dtype=dtype, memory_format=layout)
         arguments = (x, empty(codes, size[1]), empty(codes))
@@ -79,7 +81,7 @@ def encode_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
 
 
 def cross_entropy_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
-    for dtype, (shape, layout) in product(TYPES, CROSS_ENTROPY):
+    for dtype, shape, layout in CROSS_ENTROPY:
         logits = empty(shape[:4], dtype=dtype, memory_format=layout)
         size, what = (shape[0], *shape[4:]), described(dtype, layout, shape)
         labels, values = empty(size, dtype=torch.int64), empty(size)
