@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import encode
-from ..ops.encode import MAX_CODES
+from ..ops.encode.arguments import MAX_CODES, order_hint
 
 __all__ = ['ContextEncoding', 'Encoding']
 
@@ -69,7 +69,7 @@ class Encoding(nn.Module):
             raise ValueError(
                 f'x {tuple(x.shape)} has {x.size(1)} channels; this Encoding '
                 'takes (B, D, N) or (B, D, H, W) with D = channels = '
-                f'{self.channels}')
+                f'{self.channels}{order_hint(x, self.channels)}')
         if x.dtype == torch.float64 and self.codewords.dtype in HALVES:
             raise TypeError(
                 f'x is {x.dtype} and the parameters {self.codewords.dtype}; '

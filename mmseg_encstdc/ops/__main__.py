@@ -48,7 +48,8 @@ def main() -> None:
         sys.exit(f'error: {error}')
     for cells in rows():
         print('{:<25}{:<8}{:<9}{}'.format(*cells))
-    print(f'{backend.VARIABLE}={asked}')
+    print(f'{backend.VARIABLE}={asked}' + (
+        '' if asked == 'auto' else ': auto does not choose'))
 
 
 if __name__ == '__main__':

@@ -111,7 +111,7 @@ def requested() -> str:
     """
     asked = os.environ.get(VARIABLE) or 'auto'
     if asked != 'auto' and asked not in BACKENDS:
-        raise ValueError(f'{VARIABLE}={asked} names no backend; give one of auto, '
+        raise ValueError(f'{VARIABLE}={asked!r} names no backend; give one of auto, '
                          f'{", ".join(BACKENDS)}')
     return asked
 

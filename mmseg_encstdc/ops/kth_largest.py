@@ -22,8 +22,11 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
         ValueError: for a ``k`` out of range.
         TypeError: for another type.
     """
-    if values.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f'values must be float32 or float64, got {values.dtype}')
+    kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+    if kind not in (torch.float32, torch.float64):
+        raise TypeError(f'values must be float32 or float64, got {kind}')
+    if not isinstance(k, int):
+        raise TypeError(f'k must be an int, got {k!r}')
     if not 1 <= k <= values.numel():
         raise ValueError(f'k must be in [1, {values.numel()}], the number of '
                          f'values, got {k}')

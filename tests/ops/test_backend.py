@@ -70,7 +70,7 @@ def test_an_unknown_backend_is_named_with_those_there_are(
     for call in (lambda: encode(*inputs),
                  lambda: encode(inputs[0].requires_grad_(), *inputs[1:]),
                  lambda: upsampled_cross_entropy(*loss_inputs)):
-        with pytest.raises(ValueError, match='BACKEND=tirton names no backend; give '
+        with pytest.raises(ValueError, match="BACKEND='tirton' names no backend; give "
                            'one of auto, torch, triton, cuda'):
             call()
 
@@ -335,7 +335,7 @@ def test_python_m_ops_names_an_unknown_backend_in_one_line(root, monkeypatch):
                           capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        'error: MMSEG_ENCSTDC_BACKEND=gpu names no backend')
+        'error: MMSEG_ENCSTDC_BACKEND=\'gpu\' names no backend')
 
 
 def test_ops_imports_torch_and_triton_alone(root):

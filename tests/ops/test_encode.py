@@ -97,7 +97,8 @@ def test_every_face_has_one_order(shape, seed):
             assert_close(face(given_x, codewords, scale), expected, 1e-11)
 
 
-@pytest.mark.parametrize('function', [encode, encode_reference])
+@pytest.mark.parametrize('function', [
+    encode, encode_composite, encode_reference, lambda x, *_: Encoding(3, 4)(x)])
 @pytest.mark.parametrize('shape, remedy', [
     ((2, 9, 3), r'\(B, N, D\) give x.transpose\(1, 2\)'),
     ((2, 5, 9, 3), r'\(B, H, W, D\) give x.movedim\(3, 1\)')])
@@ -187,8 +188,10 @@ def test_the_encoding_has_the_type_of_the_codewords():
 def test_autocast_does_not_lower_the_precision():
     x, codewords, scale = draw((2, 3, 4, 5, 6), seed=0, dtype=torch.float32)
     plain = encode(x, codewords, scale)
+    composite = encode_composite(x, codewords, scale)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert torch.equal(encode(x, codewords, scale), plain)
+        assert torch.equal(encode_composite(x, codewords, scale), composite)
 
 
 def test_one_codeword_gathers_every_residual():
@@ -222,7 +225,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize('function', [encode, encode_reference])
+@pytest.mark.parametrize('function', [encode, encode_composite, encode_reference])
 @pytest.mark.parametrize('case', BAD)
 def test_a_shape_that_does_not_fit_is_a_value_error_naming_it(case, function):
     x, codewords, scale, message = BAD[case]

@@ -51,6 +51,14 @@ def test_a_rank_out_of_range_is_refused(k):
         kth_largest(torch.zeros(4), k)
 
 
+@pytest.mark.parametrize('values, k, message', [
+    ([1., 2.], 1, 'values must be float32 or float64, got list'),
+    (torch.zeros(4), '1', "k must be an int, got '1'")])
+def test_kth_largest_names_what_is_no_tensor_or_int(values, k, message):
+    with pytest.raises(TypeError, match=message):
+        kth_largest(values, k)
+
+
 def test_other_types_are_refused():
     with pytest.raises(TypeError, match='float32 or float64, got torch.float16'):
         kth_largest(torch.zeros(4).half(), 1)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -352,7 +353,8 @@ def test_off_a_cpu_one_image_at_a_time_is_enlarged(monkeypatch):
     (dict(labels=None), TypeError, 'labels must be a tensor, got a NoneType'),
     (dict(logits=torch.zeros(2, 3, 4, 4).long()), TypeError,
      'logits must be float64.*got torch.int64'),
-    (dict(labels=torch.zeros(2, 8, 8)), TypeError, 'integer type, got torch.float'),
+    (dict(labels=torch.zeros(2, 8, 8)), TypeError,
+     'integer type .int64.*got torch.float'),
     (dict(labels=torch.zeros(2, 8, 8).bool()), TypeError, 'got torch.bool'),
     (dict(logits=torch.zeros(3, 4, 4)), ValueError, r'\(B, C, h, w\).*\(3, 4, 4\)'),
     (dict(logits=torch.zeros(2, 0, 4, 4)), ValueError, 'at least one class'),
@@ -417,6 +419,47 @@ def test_a_masked_class_is_one_that_cannot_be(masked):
     assert (grad[:, 3] == 0).all()
 
 
+@pytest.mark.parametrize('label', [0, 3])
+def test_plus_infinity_gives_nan_as_a_softmax_does(label):
+    logits, labels = torch.randn(1, 4, 5, 6), torch.full((1, 20, 21), label)
+    logits[0, 3, 2, 2] = float('inf')
+    losses, grad = with_gradient(upsampled_cross_entropy, logits, labels)
+    expected = upsampled_cross_entropy_reference(logits, labels)
+    assert expected.isnan().any() and losses[expected.isnan()].isnan().all()
+    assert grad.isnan().any()
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_a_traced_loss_still_names_a_wrong_shape():
+    traced = torch.jit.trace(
+        lambda x, y: upsampled_cross_entropy(x, y),
+        (torch.randn(2, 3, 2, 2), torch.zeros(2, 4, 4, dtype=torch.int64)))
+    for labels, message in (
+            (torch.zeros(1, 4, 4, dtype=torch.int64), 'must have the same batch'),
+            (torch.zeros(2, 4, 4), 'labels must be of an integer type')):
+        with pytest.raises(Exception, match=message):
+            traced(torch.randn(2, 3, 2, 2), labels)
+
+
+@pytest.mark.parametrize('weights', [
+    {0: 5., 1: 1., 2: 1.}, b'123', {3., 1., 2.}, ['1', '1', '1'], 2., [None] * 3])
+def test_class_weight_that_is_no_sequence_of_numbers_is_named(weights):
+    logits, labels = torch.randn(1, 3, 2, 2), torch.zeros(1, 4, 4).long()
+    with pytest.raises(TypeError, match='class_weight must be a sequence of numbers'):
+        upsampled_cross_entropy(logits, labels, class_weight=weights)
+
+
+def test_class_weights_survive_a_fake_tensor_mode():
+    logits, labels = torch.randn(1, 3, 2, 2), torch.zeros(1, 4, 4).long()
+    weights = [2.5, 1., 1.]
+    mode = FakeTensorMode()
+    with mode:
+        upsampled_cross_entropy(mode.from_tensor(logits), mode.from_tensor(labels),
+                                class_weight=weights)
+    losses = upsampled_cross_entropy(logits, labels, class_weight=weights)
+    torch.testing.assert_close(losses, 2.5 * upsampled_cross_entropy(logits, labels))
+
+
 def test_forward_mode_goes_through_the_reference():
     logits, labels = draw((1, 3, 4, 4, 8, 8))
     direction = torch.randn_like(logits)
@@ -438,7 +481,7 @@ def test_the_bands_of_tall_maps_keep_small_weights():
 
 @pytest.mark.parametrize('wrong, message', [
     (dict(ignore_index=None), 'ignore_index must be an int, got None'),
-    (dict(class_weight='abc'), "must be numbers, got the text 'abc'")])
+    (dict(class_weight='abc'), "must be a sequence of numbers, got 'abc'")])
 def test_what_is_no_number_is_named(wrong, message):
     logits, labels = draw((1, 3, 4, 4, 8, 8))
     with pytest.raises(TypeError, match=message):

@@ -75,20 +75,13 @@ def _keeps_distances(*arguments: Tensor) -> bool:
 # --- The operators: schema, implementation, fake, gradient --------------------
 
 
-def _check_traced(x, codewords, scale):
-    """Check the shapes, which a trace leaves out of ``encode``."""
-    if scale.shape != codewords.shape[:1] or x.size(1) != codewords.size(1):
-        check_arguments(x, codewords, scale)
-
-
 def _encode(x, codewords, scale):
-    _check_traced(x, codewords, scale)
+    check_arguments(x, codewords, scale)  # which a trace leaves out of encode
     return backend.choose('encode', x, codewords).forward(
         x, codewords, scale)
 
 
 def _encode_with_distances(x, codewords, scale):
-    _check_traced(x, codewords, scale)
     return matmul.forward_with_distances(x, codewords, scale)
 
 

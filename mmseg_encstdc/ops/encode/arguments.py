@@ -28,7 +28,7 @@ def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
     if x.size(1) != d or d == 0:
         raise ValueError(f'x {tuple(x.shape)} has {x.size(1)} channels in dimension '
                          f'1 and codewords ({k}, {d}) have {d}; they must be equal '
-                         f'and at least 1{_remedy(x, d)}')
+                         f'and at least 1{order_hint(x, d)}')
     expected = torch.float64 if x.dtype == torch.float64 else torch.float32
     for name, value in (('codewords', codewords), ('scale', scale)):
         if value.dtype != expected:
@@ -36,8 +36,8 @@ def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
                             f'{value.dtype}')
 
 
-def _remedy(x: Tensor, channels: int) -> str:
-    """Name both orders where x has its channels last."""
+def order_hint(x: Tensor, channels: int) -> str:
+    """Return a sentence that names both orders where x has its channels last."""
     if channels == 0 or x.size(-1) != channels:
         return ''
     order, remedy = (('(B, N, D)', 'transpose(1, 2)') if x.dim() == 3 else

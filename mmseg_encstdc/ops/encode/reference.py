@@ -1,4 +1,5 @@
 """Encode in standard operators: for export, for second derivatives, for tests."""
+import torch
 from torch import Tensor
 
 from .arguments import check_arguments
@@ -11,7 +12,15 @@ def encode_composite(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
 
     Use it where an exporter knows standard operators only, and for the gradient of
     a gradient. It keeps every intermediate for the backward pass.
+
+    Raises:
+        ValueError, TypeError: as :func:`encode`.
     """
+    if not torch.jit.is_tracing():  # which warns of every comparison of sizes
+        check_arguments(x, codewords, scale)
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return encode_composite(x, codewords, scale)
     rows = x.flatten(2).to(codewords.dtype).transpose(1, 2)  # (B, N, D)
     mean = codewords.mean(0)  # (D, )
     rows, centred = rows - mean, codewords - mean

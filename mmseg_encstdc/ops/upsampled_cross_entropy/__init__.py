@@ -73,6 +73,7 @@ def upsampled_cross_entropy(
 
 
 def _forward(logits, labels, align_corners, ignore_index):
+    check_arguments(logits, labels, ignore_index)  # which a trace leaves out
     if labels.device.type == 'cpu' and labels.numel():
         check_labels(labels, logits.size(1), ignore_index)
     return backend.choose('upsampled_cross_entropy', logits, labels).forward(

@@ -19,7 +19,8 @@ def check_arguments(logits: Tensor, labels: Tensor, ignore_index: int) -> None:
     """
     check_tensors(logits=logits, labels=labels)
     if labels.dtype not in INTEGERS:
-        raise TypeError(f'labels must be of an integer type, got {labels.dtype}')
+        raise TypeError(f'labels must be of an integer type (int64, int32, '
+                        f'int16, int8, uint8), got {labels.dtype}')
     if logits.dim() != 4 or 0 in logits.shape[1:]:
         raise ValueError('logits must be (B, C, h, w) with at least one class, '
                          f'row and column, got {tuple(logits.shape)}')
@@ -67,19 +68,27 @@ def class_weights(class_weight: Union[Tensor, Sequence[float]], classes: int,
     Raises:
         ValueError, TypeError: for another count, and for a text.
     """
-    if isinstance(class_weight, str):
-        raise TypeError('class_weight must be numbers, got the text '
-                        f'{class_weight!r}')
     if isinstance(class_weight, Tensor):
         weights = class_weight.to(like)
     else:
-        make = torch.tensor if torch.compiler.is_compiling() else _sent_once
-        weights = make(tuple(map(float, class_weight)), dtype=like.dtype,
-                       device=like.device)
+        # A tensor of a tracing mode must not stay in the cache.
+        make = (_sent_once if type(like) is Tensor and
+                not torch.compiler.is_compiling() else torch.tensor)
+        weights = make(_numbers(class_weight), dtype=like.dtype, device=like.device)
     if weights.shape != (classes, ):
         raise ValueError(f'class_weight must have {classes} numbers, one for each '
                          f'channel of the logits, got {tuple(weights.shape)}')
     return weights
+
+
+def _numbers(class_weight: Sequence[float]) -> Tuple[float, ...]:
+    try:
+        if isinstance(class_weight, (str, bytes, dict, set)):
+            raise TypeError
+        return tuple(value + 0.0 for value in class_weight)
+    except TypeError:
+        raise TypeError('class_weight must be a sequence of numbers, got '
+                        f'{class_weight!r}') from None
 
 
 @lru_cache(maxsize=16)

@@ -100,6 +100,8 @@ def _upsampling(logits: Tensor, size: torch.Size, align_corners: bool):
     """
     kind = RowBands if logits.device.type == 'cpu' else WholeImage
     bits = _wide(logits) * LOG2_E
+    # Plus infinity gives NaN, as it does in a softmax, and not the largest number.
+    bits.masked_fill_(bits == math.inf, math.nan)
     # A weight of 0 times infinity is NaN; logits of masked classes come close.
     most = torch.finfo(bits.dtype).max / 4
     return kind(bits.clamp_(-most, most), tuple(size), align_corners)

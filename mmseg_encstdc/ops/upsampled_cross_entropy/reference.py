@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import check_arguments, class_weights
+from .arguments import check_arguments, check_labels, class_weights
 
 __all__ = ['upsampled_cross_entropy_reference']
 
@@ -23,6 +23,8 @@ def upsampled_cross_entropy_reference(
     forward-mode differentiation.
     """
     check_arguments(logits, labels, ignore_index)
+    if labels.device.type == 'cpu' and labels.numel():
+        check_labels(labels, logits.size(1), ignore_index)
     wide = torch.promote_types(logits.dtype, torch.float32)
     enlarged = F.interpolate(  # (B, C, H, W)
         logits.to(wide), labels.shape[1:], mode='bilinear',

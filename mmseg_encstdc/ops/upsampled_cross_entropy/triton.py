@@ -177,8 +177,9 @@ def _axis(inputs: int, outputs: int, align_corners: bool,
 
 @triton.jit
 def load_logits(pointers):
-    """Load logits in log2 units, within +-LARGEST; NaN stays NaN."""
-    values = tl.load(pointers).to(tl.float32) * LOG2_E
+    """Load logits in log2 units, within +-LARGEST; NaN and plus infinity are NaN."""
+    values = tl.load(pointers).to(tl.float32)
+    values = tl.where(values == float('inf'), float('nan'), values) * LOG2_E
     values = tl.minimum(values, LARGEST, propagate_nan=tl.PropagateNan.ALL)
     return tl.maximum(values, -LARGEST, propagate_nan=tl.PropagateNan.ALL)
 
