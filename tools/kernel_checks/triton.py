@@ -62,6 +62,7 @@ ENCODE = ((FLOAT32, (2, 512, 64, 64, 32), CONTIGUOUS),
           (BFLOAT16, (2, 512, 64, 64, 32), CHANNELS_LAST),
           (FLOAT32, (2, 512, 64, 64, 256), CONTIGUOUS),
           (BFLOAT16, (2, 512, 64, 64, 256), CONTIGUOUS),
+          (FLOAT32, (1, 37, 5, 9, 5), CONTIGUOUS),
           (FLOAT16, (1, 37, 5, 9, 5), CONTIGUOUS))
 # B, C, h, w, H and W: EncNet on ADE20K, STDC on Cityscapes, and labels that are
 # smaller than the logits.

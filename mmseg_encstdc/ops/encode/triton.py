@@ -336,7 +336,8 @@ def options_of(codewords: int, dtype: torch.dtype) -> Tuple[dict, dict, dict]:
                   BLOCK_K=min(padded, 32), BLOCK_D=64, num_warps=4)
     if not hip:
         gather.update(num_stages=4)
-    return assign, gather, dict(common, BLOCK_N=64, BLOCK_K=16, BLOCK_D=64, num_warps=4)
+    return assign, gather, dict(common, BLOCK_N=gather['BLOCK_N'], BLOCK_K=16,
+                                BLOCK_D=64, num_warps=4)
 
 
 def workspace(x: Tensor, codewords: Tensor, plan: Plan,
