@@ -18,7 +18,7 @@ import stacks
 import torch
 from common import arguments
 
-# As tests/ops/test_gpu_backends.py names its tests.
+# Matches the names that tests/ops/test_gpu_backends.py gives its tests.
 BACKEND = re.compile(r'\[(\w+-(?:torch|triton|cuda))\b')
 
 

@@ -63,7 +63,7 @@ bool supports(const Tensor& x, const Tensor& codewords) {
          plan_of(x, codewords, true).block_channels;
 }
 
-// What both passes read; codewords and scale are contiguous.
+// The inputs of both passes; codewords and scale are contiguous.
 Arguments arguments_of(const Tensor& x, const Tensor& codewords, const Tensor& scale) {
   Arguments arguments = {};
   arguments.x = view_of(x), arguments.codewords = codewords.data_ptr<float>();

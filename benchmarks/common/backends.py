@@ -1,4 +1,4 @@
-"""The backends of an operator that can run, and one of them for a while."""
+"""List the backends of an operator that can run, and force one of them."""
 import os
 from contextlib import contextmanager
 from typing import Iterator, Tuple
@@ -13,7 +13,7 @@ __all__ = ['available', 'forced']
 def available(operator: str, device: torch.device) -> Tuple[str, ...]:
     """Return those of torch, triton and cuda that compute an operator there.
 
-    A CPU has torch alone: Triton's interpreter is there to test.
+    On a CPU this is torch alone, as Triton's interpreter is for tests.
     """
     if device.type == 'cpu':
         return ('torch', )
@@ -23,7 +23,7 @@ def available(operator: str, device: torch.device) -> Tuple[str, ...]:
 
 @contextmanager
 def forced(name: str) -> Iterator[None]:
-    """Make the operators take a backend; any other name leaves the choice as it is."""
+    """Make operators take the backend ``name``; leave the choice for other names."""
     before = os.environ.get(backend.VARIABLE)
     if name in backend.BACKENDS:
         os.environ[backend.VARIABLE] = name

@@ -31,9 +31,9 @@ from torch.autograd import forward_ad
 
 VARIABLE = 'MMSEG_ENCSTDC_BACKEND'
 BACKENDS = ('torch', 'triton', 'cuda')
-# What auto tries on a GPU, per operator and in this order. The CUDA extension may
-# stand here once a file in benchmarks/results shows that it ran on a GPU and was
-# right, and before triton if it was faster there.
+# The backends that auto tries on a GPU, in this order, for each operator. Add cuda
+# when a file in benchmarks/results shows that it ran on a GPU and was right; put it
+# before triton if it was faster there.
 AUTO = {'encode': ('triton', ), 'upsampled_cross_entropy': ('triton', )}
 BUILD = ('pip install --no-build-isolation . from a checkout, with nvcc and the '
          'CUDA build of PyTorch')

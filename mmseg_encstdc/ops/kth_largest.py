@@ -36,13 +36,20 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
 def _compute(values, k):
     values = values.flatten()
     if values.device.type != 'cpu':
-        # kthvalue would give one block of a GPU all values; amin would return NaN.
-        largest = values.topk(k, sorted=False).values
-        return largest.topk(1, largest=False, sorted=False).values[0]
+        return kth_largest_by_topk(values, k)
     index = values.numel() - k
     array = values.numpy().copy()
     array.partition(index)
     return torch.tensor(array[index], dtype=values.dtype)
+
+
+def kth_largest_by_topk(values: Tensor, k: int) -> Tensor:
+    """Return the ``k``-th largest of values (N, ), on a GPU by several blocks.
+
+    kthvalue would give one block of a GPU all values; amin would return NaN.
+    """
+    largest = values.topk(k, sorted=False).values
+    return largest.topk(1, largest=False, sorted=False).values[0]
 
 
 def _refuse(ctx, *grads):

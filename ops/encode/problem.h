@@ -24,7 +24,7 @@ inline int64_t round_up(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-// Where arrays begin in the shared memory of a block, in bytes: see lay_out_shared.
+// Byte offsets of the arrays in a block's shared memory, set by lay_out_shared.
 struct SharedLayout {
   int x_tiles, centred_codewords, grad_operands, partial_products;
   int logits, grad_assignment, assignment, grad_logits, neg_twice_grad_distance;

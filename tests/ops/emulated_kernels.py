@@ -14,11 +14,11 @@ OPS = Path(__file__).resolve().parents[2] / 'ops'
 MARGIN = 64  # elements of NaN around a tensor
 
 
-# What a plan depends on: the device, and the architecture that the code is compiled
-# for. The default is an H100.
+# A plan depends on the device and on the architecture that the code is compiled for.
+# The default is an H100.
 Device = namedtuple('Device', 'multiprocessors shared_bytes architecture',
                     defaults=(132, 232448, 90))
-# ops/encode/encode.h's.
+# The fields of Plan in ops/encode/encode.h.
 Plan = namedtuple('Plan', 'block_channels stages blocks cluster_size shared_bytes '
                   'workspace_bytes')
 

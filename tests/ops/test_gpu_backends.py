@@ -26,6 +26,14 @@ pytestmark = [
 ]
 
 
+WITH_LABELS = [case for case in BACKENDS if case[0] != 'encode']
+ACCELERATED = [case for case in BACKENDS if case[1] != 'torch']
+# B, D, N and K, and the part of x; B, C, h, w, H and W, and the part of the logits at
+# the size of the labels.
+MEMORY = {'encode': ((16, 512, 64 * 64, 32), 0.05),
+          'upsampled_cross_entropy': ((2, 150, 64, 64, 512, 512), 0.1)}
+
+
 @pytest.fixture(params=BACKENDS, ids='-'.join)
 def forced(request, monkeypatch):
     """Makes an operator take one backend; returns the operator and the backend."""
@@ -86,9 +94,8 @@ def test_backend_keeps_nan_in_its_image(operator):
     assert operator is Encode or not grad[1].isnan().any()
 
 
+@pytest.mark.parametrize('forced', WITH_LABELS, indirect=True, ids='-'.join)
 def test_backend_gives_nan_for_a_label_that_is_no_class(operator):
-    if operator is Encode:
-        pytest.skip('has no labels')
     logits, labels, grad = operator.draw(operator.small, torch.float32)
     labels[0, 5, 5] = logits.size(1)
     losses, hits, _, grad_logits = computed(operator, (logits, labels, grad))
@@ -142,14 +149,9 @@ def test_backend_does_not_wait_for_the_gpu(operator):
         torch.cuda.set_sync_debug_mode('default')
 
 
-# B, D, N and K, and the part of x; B, C, h, w, H and W, and the part of the logits at
-# the size of the labels.
-@pytest.mark.parametrize('shape, part', [((16, 512, 64 * 64, 32), 0.05),
-                                         ((2, 150, 64, 64, 512, 512), 0.1)])
-def test_backend_takes_little_memory_beside_the_gradient(forced, shape, part):
-    operator, chosen = forced
-    if chosen == 'torch' or (operator is Encode) != (len(shape) == 4):
-        pytest.skip('no such bound')
+@pytest.mark.parametrize('forced', ACCELERATED, indirect=True, ids='-'.join)
+def test_backend_takes_little_memory_beside_the_gradient(operator):
+    shape, part = MEMORY[operator.name]
     *arguments, grad = operator.draw(shape, torch.bfloat16)
     leaf = arguments[0].requires_grad_()
     full = leaf.nbytes if operator is Encode else (
@@ -185,10 +187,9 @@ def test_auto_takes_triton_and_torch_for_float64(monkeypatch, name, dtype):
     assert backend.choose(name, *arguments) is module_of(name, expected)
 
 
+@pytest.mark.parametrize('forced', ACCELERATED, indirect=True, ids='-'.join)
 def test_backend_that_is_asked_for_refuses_float64(forced):
     operator, chosen = forced
-    if chosen == 'torch':
-        pytest.skip('takes float64')
     *arguments, _ = operator.draw(operator.small, torch.float64)
     with pytest.raises(RuntimeError, match=f'{backend.VARIABLE}={chosen}, but .*64'):
         operator.function(*arguments)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmseg_encstdc.ops import kth_largest
+from mmseg_encstdc.ops.kth_largest import kth_largest_by_topk
 
 numbers = st.lists(
     st.one_of(st.integers(-3, 3).map(float), st.floats(width=32, allow_nan=False)),
@@ -18,6 +19,14 @@ def test_the_kth_largest_is_that_of_a_sort(values, data):
     k = data.draw(st.integers(1, len(values)))
     got = kth_largest(torch.tensor(values), k)
     assert got.shape == () and got.item() == sorted(values, reverse=True)[k - 1]
+
+
+@given(numbers, st.integers(0, 3), st.data())
+def test_kth_largest_by_topk_matches_numpy_selection(values, nans, data):
+    values = torch.tensor(values + [math.nan] * nans)
+    k = data.draw(st.integers(1, len(values)))
+    torch.testing.assert_close(kth_largest_by_topk(values, k), kth_largest(values, k),
+                               rtol=0, atol=0, equal_nan=True)
 
 
 def test_nan_counts_as_the_largest():

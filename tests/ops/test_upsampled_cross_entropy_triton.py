@@ -55,7 +55,7 @@ def upsampled(logits, size, align_corners):
 
 
 def by_bands(inputs, align_corners=False, ignore_index=IGNORE):
-    """What ``compute`` returns, from the bands in float64."""
+    """Return what ``compute`` returns, computed by the bands in float64."""
     logits, labels, grad = inputs
     got = bands.forward(logits.double(), labels, align_corners, ignore_index)
     return [*got, bands.backward(grad.double(), logits.double(), labels, got[2],

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu_tests.py keeps of a report of pytest."""
+"""benchmarks/gpu_tests.py counts the tests in a report of pytest by backend."""
 import sys
 from pathlib import Path
 

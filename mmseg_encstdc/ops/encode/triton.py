@@ -29,7 +29,6 @@ computes grad_x.
   features.
 """
 import math
-from contextlib import nullcontext
 from typing import Iterator, NamedTuple, Optional, Tuple
 
 import torch
@@ -37,10 +36,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mmseg_encstdc.ops.encode.arguments import MAX_CODES
+
 __all__ = ['backward', 'forward', 'why_not']
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
-MAX_CODEWORDS = 256
 # Bytes of the operands that a group of images makes of x, or of its map if K is above
 # D. The second-level cache of an A100 has 40 MB in two halves; data that both halves
 # read is stored twice.
@@ -260,7 +260,7 @@ def gather_kernel(
 
 
 class Strides(NamedTuple):
-    """Where the features of x are: a map of rows of ``width`` features.
+    """Describe x as a map of rows of ``width`` features, by strides in elements.
 
     Features that are evenly spaced are N rows of one feature. Triton compiles
     integers equal to 1 as constants, so that their rows and columns cost nothing.
@@ -386,20 +386,17 @@ def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
         return f'x is {x.dtype}'.replace('torch.', '')
     if codewords.dtype != torch.float32:
         return f'codewords are {codewords.dtype}'.replace('torch.', '')
-    if not 1 <= codewords.size(0) <= MAX_CODEWORDS:
-        return f'there are {codewords.size(0)} codewords, not 1 to {MAX_CODEWORDS}'
-    if x[0, 0].numel() >= 2**30 or codewords.numel() >= 2**31:
-        return 'an image of x has 2^30 features or more, or codewords 2^31 numbers'
+    if not 1 <= codewords.size(0) <= MAX_CODES:
+        return f'there are {codewords.size(0)} codewords, not 1 to {MAX_CODES}'
+    if x[0, 0].numel() >= 2**30:
+        return f'an image of x has {x[0, 0].numel()} features, 2^30 or more'
+    if codewords.numel() >= 2**31:
+        return f'codewords have {codewords.numel()} numbers, 2^31 or more'
     if x.is_cuda and not torch.version.hip:
         major, minor = torch.cuda.get_device_capability(x.device)
         if major < 8:
             return f'the GPU has compute capability {major}.{minor}, below 8.0'
     return None
-
-
-def on_device_of(x: Tensor):
-    """Return a context in which kernels are launched on the device of x."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def groups_of(batch: int, plan: Plan) -> Iterator[slice]:
@@ -434,7 +431,7 @@ def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
         codewords: (K, D).
         scale: (K, ).
     """
-    with on_device_of(x):
+    with torch.cuda.device_of(x):
         plan, scale = plan_of(x, codewords), scale.contiguous()
         mean, centred, codeword_sq = centre(x, codewords)
         encodings = codewords.new_empty(x.size(0), *codewords.shape)
@@ -456,11 +453,9 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
 
     Args:
         grad: gradient of the encodings, (B, K, D).
-        x: features, (B, D, N) or (B, D, H, W), of any strides.
-        codewords: (K, D).
-        scale: (K, ).
+        x, codewords, scale: as in :func:`forward`.
     """
-    with on_device_of(x):
+    with torch.cuda.device_of(x):
         plan, scale = plan_of(x, codewords), scale.contiguous()
         mean, centred, codeword_sq = centre(x, codewords)
         grad = grad.contiguous()

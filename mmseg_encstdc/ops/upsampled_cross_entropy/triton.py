@@ -142,7 +142,7 @@ def _span(images: Tensor) -> int:
 
 
 class Axis(NamedTuple):
-    """Where the ``outputs`` of an axis lie between its ``inputs``."""
+    """List the input before each of the ``outputs`` of an axis, and its weight."""
     before: Tensor  # (outputs, ), int32: index of the input before
     weight: Tensor  # (outputs, ), float32: of the input after; the other has the rest
     first: Tensor  # (inputs + 1, ), int32: first output of each cell, then outputs
