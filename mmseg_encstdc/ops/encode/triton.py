@@ -36,11 +36,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmseg_encstdc.ops.encode.arguments import MAX_CODES
-
 __all__ = ['backward', 'forward', 'why_not']
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_CODES = 256  # as in arguments.py
 # Bytes of the operands that a group of images makes of x, or of its map if K is above
 # D. The second-level cache of an A100 has 40 MB in two halves; data that both halves
 # read is stored twice.
