@@ -40,10 +40,7 @@ def device(kind: str = '') -> str:
 
 
 def backends() -> List[dict]:
-    """What can compute each operator on the GPUs, and what is taken.
-
-    The rows of ``python -m mmseg_encstdc.ops``.
-    """
+    """Return the rows that ``python -m mmseg_encstdc.ops`` prints for the GPUs."""
     from mmseg_encstdc.ops.__main__ import rows
     header, *others = rows()
     return [dict(zip(header, row)) for row in others if row[1] != 'cpu']

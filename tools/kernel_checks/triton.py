@@ -73,6 +73,7 @@ empty = partial(torch.empty, device='meta')
 
 
 def encode_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
+    """Yield the name and the call of each pass, type, shape and layout."""
     for dtype, shape, layout in ENCODE:
         *size, codes = shape
         x = empty(size, dtype=dtype, memory_format=layout)
@@ -83,6 +84,7 @@ def encode_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
 
 
 def cross_entropy_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
+    """Yield the name and the call of each pass, type, shape and layout."""
     for dtype, shape, layout in CROSS_ENTROPY:
         logits = empty(shape[:4], dtype=dtype, memory_format=layout)
         size, what = (shape[0], *shape[4:]), described(dtype, layout, shape)

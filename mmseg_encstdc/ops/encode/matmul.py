@@ -86,7 +86,7 @@ def _backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
     mean = codewords.mean(0)  # (D, )
     centred = codewords - mean  # (K, D)
     scale_column = scale.unsqueeze(1)  # (K, 1)
-    offset = (grad * centred).sum(2, keepdim=True)  # (B, K, 1)
+    grad_dot_codeword = (grad * centred).sum(2, keepdim=True)  # (B, K, 1)
     back = torch.cat([grad, (-2 * centred).expand(batch, k, d)], 1)
     back = back.transpose(1, 2)  # (B, D, 2K)
     grad_scale = torch.zeros_like(scale)
@@ -96,9 +96,10 @@ def _backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
         distance = (distances_of(block, centred) if distances is None
                     else distances[images, :, columns])  # (b, K, n)
         assignment = (distance * scale_column).softmax(1)  # (b, K, n)
-        grad_a = torch.baddbmm(offset[images], grad[images], block, beta=-1)
-        grad_a -= (assignment * grad_a).sum(1, keepdim=True)
-        grad_logits = grad_a.mul_(assignment)  # (b, K, n)
+        grad_assignment = torch.baddbmm(
+            grad_dot_codeword[images], grad[images], block, beta=-1)  # (b, K, n)
+        grad_assignment -= (assignment * grad_assignment).sum(1, keepdim=True)
+        grad_logits = grad_assignment.mul_(assignment)  # (b, K, n)
         grad_scale += (grad_logits * distance).sum((0, 2))
         grad_distance = grad_logits.mul_(scale_column)  # (b, K, n)
         grad_distance_x_sum[images].baddbmm_(block, grad_distance.transpose(1, 2))
