@@ -129,18 +129,6 @@ template <class B> __device__ float exponentials(const B& b) {
   return 1 / sum_lanes<4, 32>(sum);
 }
 
-// Writes A_ik of a tile, of which `features` exist, and 0 for padded features and
-// codewords.
-template <class B> __device__ void assign_forward(const B& b, int features) {
-  int n = b.own_feature();
-  float inverse = exponentials(b);
-  b.for_own_codewords(b.p.K_pad, [&](int k) {
-    bool exists = n < features && k < b.p.K;
-    float assigned = exists ? *b.logits().at(k, n) * inverse : 0;
-    *b.assignment().at(k, n) = from_float<typename B::Operand>(assigned);
-  });
-}
-
 // Adds the features of a tile to the sums of A_ik and, in the backward pass, of dl_ik
 // and dl_ik |x_i|^2. Eight lanes add up each codeword.
 template <class B> __device__ void add_sums(const B& b) {

@@ -1,6 +1,7 @@
 // The loop of a block over its tiles of x. README.md has a diagram.
 #pragma once
 #include "backward.cuh"
+#include "forward.cuh"
 #include "weighted_x.cuh"
 
 namespace encstdc {
