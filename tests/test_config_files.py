@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 import mmseg_encstdc
-from mmseg_encstdc import compat
+from mmseg_encstdc.compat.configs import find_own_configs
 from mmseg_encstdc.engine import cli
 from mmseg_encstdc.errors import InputError
 
@@ -98,7 +98,7 @@ def test_an_unknown_name_is_answered_with_those_there_are(write):
 
 
 def test_other_packages_are_left_to_mmengine(write):
-    find_own_configs, stock = compat.find_own_configs, Config._get_cfg_path
+    stock = Config._get_cfg_path
     find_own_configs()  # a second time
     assert Config._get_cfg_path is stock
     with pytest.raises(ValueError, match='specify the package name'):
