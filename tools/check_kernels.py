@@ -26,8 +26,7 @@ try:
     import torch
     from prettytable import PrettyTable
 
-    from mmseg_encstdc.engine import cli
-    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.errors import InputError, as_input_error, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 except KeyboardInterrupt:
@@ -62,7 +61,7 @@ def call(*command: str) -> subprocess.CompletedProcess:
     Raises:
         InputError: when it is no program.
     """
-    with cli.blamed_on(f'{command[0]} cannot be run', (OSError, )):
+    with as_input_error(f'{command[0]} cannot be run', (OSError, )):
         return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -205,7 +204,7 @@ def check(args: argparse.Namespace, nvcc: str) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        with cli.one_line_errors():
+        with one_line_errors():
             if args.jobs < 1:
                 raise InputError(f'--jobs must be at least 1, got {args.jobs}')
             nvcc = shutil.which('nvcc')
