@@ -12,7 +12,7 @@ from .convert import convert_file
 from .engine import load_config, prepare_run
 from .errors import one_line_errors
 
-__all__ = ['add_common_arguments', 'run_converter', 'run_config']
+__all__ = ['add_common_arguments', 'load_run_config', 'run_converter']
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help=argparse.SUPPRESS)  # passed by older launchers
 
 
-def run_config(args: argparse.Namespace, loaders: List[str],
-               training: bool = False) -> Config:
+def load_run_config(args: argparse.Namespace, loaders: List[str],
+                    training: bool = False) -> Config:
     """Read the config of the common arguments and prepare a run of it.
 
     Args:

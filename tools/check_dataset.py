@@ -19,7 +19,7 @@ try:
     from rich.progress import track
 
     from mmseg_encstdc.compat import quiet
-    from mmseg_encstdc.compat.datasets import build_without_pipeline
+    from mmseg_encstdc.compat.data import build_without_pipeline
     from mmseg_encstdc.datasets.sample_checks import (
         check_image,
         check_pair,

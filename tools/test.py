@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    from mmseg_encstdc.cli import add_common_arguments, run_config
+    from mmseg_encstdc.cli import add_common_arguments, load_run_config
     from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.engine import (
         build_runner,
@@ -77,7 +77,7 @@ def write_predictions(evaluator, folder: str) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
-    cfg = run_config(args, ['test_dataloader'])
+    cfg = load_run_config(args, ['test_dataloader'])
     apply(args, cfg)
     runner = build_runner(cfg)
     check_fits(runner.model, args.checkpoint)

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     from mmengine.runner import find_latest_checkpoint
 
-    from mmseg_encstdc.cli import add_common_arguments, run_config
+    from mmseg_encstdc.cli import add_common_arguments, load_run_config
     from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.engine import (
         ForgetForeignBest,
@@ -75,7 +75,7 @@ def use_amp(cfg) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    cfg = run_config(
+    cfg = load_run_config(
         args, ['train_dataloader', 'val_dataloader'], training=True)
     apply(args, cfg)
     runner = build_runner(cfg)

@@ -12,7 +12,7 @@ from mmseg.registry import TRANSFORMS
 from torch import nn
 
 from ..compat import quiet
-from ..compat.images import DECODE_ERRORS, LOAD_ERRORS
+from ..compat.data import DECODE_ERRORS, LOAD_ERRORS
 from ..datasets.sample_checks import unreadable
 from ..engine.configs import datasets_of
 from ..errors import InputError

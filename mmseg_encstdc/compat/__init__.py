@@ -4,8 +4,7 @@ Nothing outside this folder may ask for a version or work around a library.
 ``prepare()`` runs at the first import of the plugin, before anything else of
 it touches ``mmseg.models``; every step of it is harmless when repeated.
 
-``images`` and ``datasets`` are imported where they are used: before
-``check_stack()`` nothing of the stack can be relied on.
+``data`` is imported where it is used, because it needs what the stack brings.
 """
 import importlib
 import warnings

@@ -5,7 +5,7 @@ from typing import Iterable, Optional
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..compat.images import DECODE_ERRORS
+from ..compat.data import DECODE_ERRORS
 from ..errors import InputError
 
 __all__ = [

@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmcv.transforms.utils import cache_randomness
 from mmseg.datasets.transforms import LoadAnnotations
 
-from ..compat.images import DECODE_ERRORS, LOAD_ERRORS, restore_sides
+from ..compat.data import DECODE_ERRORS, LOAD_ERRORS, restore_sides
 from .sample_checks import (
     check_label_format,
     check_label_values,

@@ -5,7 +5,7 @@ from typing import Iterator, List, Tuple
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
-from ..compat.datasets import build_without_pipeline
+from ..compat.data import build_without_pipeline
 from ..datasets.sample_checks import (
     check_folders,
     check_image,

@@ -1,11 +1,13 @@
-"""Read images and labels with the loaders of mmcv and MMSegmentation."""
+"""Read data with the data sets and loaders of the stack."""
 from typing import Optional, Tuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
-__all__ = ['DECODE_ERRORS', 'LOAD_ERRORS', 'restore_sides']
+__all__ = [
+    'DECODE_ERRORS', 'LOAD_ERRORS', 'build_without_pipeline', 'restore_sides'
+]
 
 # What decoders raise for a file that is none, or is cut short.
 DECODE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError, cv2.error)
@@ -22,3 +24,12 @@ def restore_sides(label: np.ndarray,
         size: (H, W) of the file; None where it is not known.
     """
     return label.reshape(size) if size and label.ndim < 2 else label
+
+
+def build_without_pipeline(config: dict):
+    """Build the data set of a config, to look at its samples alone.
+
+    It is not serialized, because MMEngine cannot serialize an empty set.
+    """
+    from mmseg.registry import DATASETS
+    return DATASETS.build({**config, 'pipeline': [], 'serialize_data': False})
