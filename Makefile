@@ -3,7 +3,7 @@
 # make test-fork   the same on the maintained fork of the stack, in .venv-fork
 # make test-full   the same on the full mmcv, in .venv-full; compiles it first, 20
 #                  minutes in all
-# make kernels   compile the CUDA kernels for every architecture
+# make kernels   compile the Triton and CUDA kernels for every GPU, without one
 # make docs-check   run every command of README and docs
 # ARGS=... are arguments of the demo, the tests or the check of the documents.
 # make mim-check   every mim command on every kind of install, in a new environment
@@ -41,7 +41,7 @@ test-full:
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
 
-kernels: setup
+kernels: setup $(VENV)/.test
 	$(PY) tools/check_kernels.py
 
 docs-check: setup $(VENV)/.test

@@ -145,9 +145,9 @@ def extension() -> dict:
 
 
 def kernels(patterns: tuple) -> list:
-    """Files in ops, as setuptools wants them."""
+    """Files in ops and its folders, as setuptools wants them."""
     return sorted(file.relative_to(ROOT).as_posix() for pattern in patterns
-                  for file in (ROOT / 'ops').glob(pattern))
+                  for file in (ROOT / 'ops').rglob(pattern))
 
 
 def toolkit(home: str) -> str:

@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command: bash benchmarks/gpu_suite.sh
-# Builds the kernels, runs the tests marked gpu, watches the kernels with
-# compute-sanitizer, looks whether losses make the GPU wait, measures the operator,
-# the loss path and a step of training beside MMSegmentation's, and trains on CamVid.
-# STEPS (default: build test sanitize sync op losses train-step train) chooses;
-# MINUTES of training for each network (default 3); PYTHON (default python). CamVid
-# must lie at data/camvid for train. Results go to benchmarks/results.
+# The first ten minutes say which backends (torch, triton, cuda) are right and which is
+# the fastest; the rest takes hours. In this order:
+#   build       the CUDA extension; where that fails the rest goes on without it
+#   table       which backend computes each operator, and why
+#   test        every backend of every operator, and a training step with each
+#   quick       time and memory of the Encoding operator at two shapes
+#   losses      the same of the loss path
+#   sanitize    the kernels of every backend, watched by compute-sanitizer
+#   sync        losses never make the GPU wait; the benchmarks' own tests on a GPU
+#   train-step  a step of training beside MMSegmentation's
+#   op          the Encoding operator at all shapes
+#   train       EncNet and STDC on CamVid, which must lie at data/camvid
+# STEPS chooses; MINUTES of training for each network (default 3); PYTHON (default
+# python). Results go to benchmarks/results.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 minutes=${MINUTES:-3}
-steps=${STEPS:-build test sanitize sync op losses train-step train}
+steps=${STEPS:-build table test quick losses sanitize sync train-step op train}
 failed=0
 step() {
-    echo "== $*"
+    echo "== $* ($(date +%T))"
     "$@" || { echo "FAILED: $*"; failed=1; }
 }
 wanted() { [[ " $steps " == *" $1 "* ]]; }
@@ -22,13 +30,25 @@ wanted() { [[ " $steps " == *" $1 "* ]]; }
     echo 'no CUDA device: this suite needs one' >&2
     exit 2
 }
+if [ -n "${MMSEG_ENCSTDC_BACKEND:-}" ]; then
+    echo 'MMSEG_ENCSTDC_BACKEND is ignored: every backend is tested and measured'
+    unset MMSEG_ENCSTDC_BACKEND
+fi
 if wanted build; then
     step "$python" setup.py build_ext --inplace
-    step "$python" -c 'from mmseg_encstdc.ops import backend
-assert backend.load_extension(), "the kernels are not built"'
+fi
+if wanted table; then
+    step "$python" -m mmseg_encstdc.ops
 fi
 if wanted test; then
-    step "$python" -m pytest -m gpu -rs
+    step "$python" benchmarks/gpu_tests.py gpu_tests tests/ops tests/test_gpu.py
+fi
+if wanted quick; then
+    step "$python" tools/benchmark.py op --no-plot \
+        --shapes 2x512x64x64x32 16x512x64x64x32
+fi
+if wanted losses; then
+    step "$python" tools/benchmark.py losses
 fi
 if wanted sanitize; then
     if command -v compute-sanitizer >/dev/null; then
@@ -43,13 +63,7 @@ if wanted sanitize; then
     fi
 fi
 if wanted sync; then
-    step "$python" -m pytest -m gpu -rs tests/losses/test_no_sync.py
-fi
-if wanted op; then
-    step "$python" tools/benchmark.py op
-fi
-if wanted losses; then
-    step "$python" tools/benchmark.py losses
+    step "$python" benchmarks/gpu_tests.py gpu_tests_sync tests/losses tests/tools
 fi
 if wanted train-step; then
     for amp in '' --amp; do
@@ -58,6 +72,9 @@ if wanted train-step; then
         step "$python" tools/benchmark.py train configs/stdc1_seg75_cityscapes.py \
             --shape 12x512x1024 $amp
     done
+fi
+if wanted op; then
+    step "$python" tools/benchmark.py op
 fi
 if wanted train; then
     common=(--minutes "$minutes" --amp --crop 360 480 --workers 8)

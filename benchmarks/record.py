@@ -11,7 +11,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
 import mmcv
 import mmengine
@@ -38,6 +38,16 @@ def device(kind: str = '') -> str:
             name = line.split(':', 1)[1].strip()
             break
     return f'{name}, {torch.get_num_threads()} threads'
+
+
+def backends() -> List[dict]:
+    """What can compute each operator on the GPUs, and what is taken.
+
+    The rows of ``python -m mmseg_encstdc.ops``.
+    """
+    from mmseg_encstdc.ops.__main__ import rows
+    header, *others = rows()
+    return [dict(zip(header, row)) for row in others if row[1] != 'cpu']
 
 
 def commit() -> str:
@@ -90,9 +100,11 @@ def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
 
 def origin(command: str = '', kind: str = '') -> dict:
     """What every record says of how it came about."""
+    on_gpu = kind != 'cpu' and torch.cuda.is_available()
     return dict(
         command=command or shlex.join(['python', *sys.argv]),
         device=device(kind),
+        **(dict(backends=backends()) if on_gpu else {}),
         versions=dict(
             python=platform.python_version(),
             torch=torch.__version__,

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show."""
+"""A step of training on a GPU, with each backend of the operators."""
 import pytest
 import torch
 from mmengine.config import Config
@@ -6,7 +6,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_encstdc.ops import encode, encode_reference
+from mmseg_encstdc.ops import backend
 
 pytestmark = [
     pytest.mark.gpu,
@@ -15,22 +15,19 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize('memory_format',
-                         [torch.contiguous_format, torch.channels_last])
-def test_encode_is_the_reference_on_cuda(memory_format):
-    x = torch.randn(2, 64, 24, 24, device='cuda').contiguous(
-        memory_format=memory_format)
-    codewords = 0.3 * torch.randn(16, 64, device='cuda')
-    scale = -0.05 * torch.rand(16, device='cuda')
-    torch.testing.assert_close(
-        encode(x, codewords, scale),
-        encode_reference(x.double(), codewords.double(),
-                         scale.double()).float(), rtol=1e-3, atol=1e-3)
+@pytest.fixture(params=['auto', *backend.BACKENDS])
+def chosen(request, monkeypatch):
+    if request.param != 'auto':
+        reason = backend.unavailable(
+            backend.OPERATORS['encode'], request.param, torch.device('cuda'))
+        if reason:
+            pytest.skip(reason)
+    monkeypatch.setenv(backend.VARIABLE, request.param)
 
 
 @pytest.mark.parametrize('amp', [False, True])
 @pytest.mark.parametrize('name', ['encnet_r18_camvid', 'stdc1_camvid'])
-def test_a_network_learns_one_step_on_cuda(root, name, amp):
+def test_network_learns_one_step(root, chosen, name, amp):
     cfg = Config.fromfile(root / f'configs/{name}.py')
     model = MODELS.build(cfg.model).cuda().train()
     label = torch.randint(0, 11, (1, 128, 128), device='cuda')

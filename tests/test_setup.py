@@ -56,18 +56,18 @@ ARCH_LIST = 'TORCH_CUDA_ARCH_LIST'
 def test_with_cuda_and_nvcc_every_source_is_built(monkeypatch, root, with_nvcc):
     module, = arguments_of_setup(monkeypatch, root)['ext_modules']
     assert module.name == 'mmseg_encstdc._cuda'
-    expected = {f'ops/{file.name}' for pattern in ('*.cu', '*.cpp')
-                for file in (root / 'ops').glob(pattern)}
-    assert set(module.sources) == expected and len(expected) == 10
+    expected = {file.relative_to(root).as_posix() for pattern in ('*.cu', '*.cpp')
+                for file in (root / 'ops').rglob(pattern)}
+    assert set(module.sources) == expected and len(expected) == 5
 
 
 def test_an_edited_header_is_a_reason_to_build_again(
         monkeypatch, root, with_nvcc):
     module, = arguments_of_setup(monkeypatch, root)['ext_modules']
     assert set(module.depends) == {
-        f'ops/{file.name}' for file in (root / 'ops').iterdir()
+        file.relative_to(root).as_posix() for file in (root / 'ops').rglob('*')
         if file.suffix in ('.h', '.cuh')}
-    assert 'ops/kernels.cuh' in module.depends
+    assert 'ops/encode/walk.cuh' in module.depends
 
 
 @pytest.mark.parametrize('cuda, nvcc, expected', [

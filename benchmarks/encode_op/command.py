@@ -1,5 +1,5 @@
 """Time and memory of the Encoding operator: MMSegmentation's, ours on each of
-its paths, and what bounds them."""
+its backends, and what bounds them."""
 import argparse
 import json
 import os
@@ -11,9 +11,10 @@ import torch
 from common import arguments
 
 from mmseg_encstdc.errors import InputError, as_input_error
+from mmseg_encstdc.ops.backend import VARIABLE
 
 from . import memory, report, timing
-from .contenders import PATH, Shape
+from .contenders import Shape
 
 __all__ = ['add_arguments', 'run']
 
@@ -77,8 +78,9 @@ def run(args: argparse.Namespace) -> None:
     for shape in shapes:
         memory.check_room(shape, device)
     path = result_file(args, device)
-    if PATH in os.environ:
-        print(f'{PATH}={os.environ[PATH]} is ignored: every path is measured')
+    if VARIABLE in os.environ:
+        print(f'{VARIABLE}={os.environ[VARIABLE]} is ignored: every backend is '
+              'measured')
     rows = measure_all(args, shapes, dtypes, device, path)
     print(report.table(rows))
     if not args.no_plot:

@@ -1,25 +1,22 @@
 """What is compared: implementations of one operator, on the same input."""
-import os
-from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import torch
+from common.backends import available, forced
 from torch import Tensor, nn
 
 from mmseg_encstdc.ops import encode  # first: makes mmseg importable
 
 from mmseg.models.utils.encoding import Encoding  # isort: skip
 from mmseg_encstdc.errors import InputError
-from mmseg_encstdc.ops import backend
+from mmseg_encstdc.ops.backend import BACKENDS
 from mmseg_encstdc.ops.encode import MAX_CODES
 
 __all__ = [
-    'OURS', 'PASSES', 'Inputs', 'Shape', 'check_agreement', 'contenders',
-    'forced', 'make_inputs', 'outcome', 'passes'
+    'PASSES', 'Inputs', 'Shape', 'check_agreement', 'contenders', 'make_inputs',
+    'outcome', 'passes'
 ]
 
-PATH = backend.VARIABLE
-OURS = ('torch', 'cuda')  # its paths
 PASSES = ('forward', 'forward_backward')
 LARGEST = 2**31 - 1  # of the numbers of a shape
 OUTCOMES = ('encodings', 'gradient of x', 'gradient of the codewords',
@@ -115,29 +112,13 @@ def make_inputs(shape: Shape, device: torch.device, dtype: torch.dtype,
 
 
 def contenders(device: torch.device) -> Tuple[str, ...]:
-    """Names of what can run on a device."""
-    if device.type == 'cuda' and backend.load_extension():
-        return 'stock', 'torch', 'cuda'
-    return 'stock', 'torch'
-
-
-@contextmanager
-def forced(name: str) -> Iterator[None]:
-    """Make ``encode`` take the path of a contender; stock does not ask."""
-    before = os.environ.get(PATH)
-    os.environ[PATH] = name if name in OURS else 'auto'
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[PATH]
-        else:
-            os.environ[PATH] = before
+    """Names of what can run on a device: stock, and backends of ``encode``."""
+    return 'stock', *available('encode', device)
 
 
 def implementation(name: str, inputs: Inputs) -> Callable[[Tensor], Tensor]:
     """What turns x (B, D, H, W) into encodings (B, K, D)."""
-    if name in OURS:
+    if name in BACKENDS:
         return lambda x: encode(x, inputs.codewords, inputs.scale)
     codes, channels = inputs.codewords.shape
     stock = Encoding(channels, codes)

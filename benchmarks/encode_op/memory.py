@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Callable, Optional
 
 import torch
+from common.backends import forced
 from common.process_memory import MAPPED, available, peak, reset_peak
 
 from mmseg_encstdc.errors import InputError
 
-from .contenders import Shape, contenders, forced, make_inputs, passes
+from .contenders import Shape, contenders, make_inputs, passes
 
 __all__ = [
     'available', 'check_room', 'in_fresh_process', 'on_cuda', 'own_estimate',

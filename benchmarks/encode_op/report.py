@@ -13,9 +13,10 @@ __all__ = ['plot', 'table']
 
 LEGEND = ('Milliseconds and ratios: forward / forward + backward. Memory: '
           'peak of forward +\nbackward over the inputs, in multiples of x.')
-COLOURS = dict(stock='tab:red', torch='tab:blue', cuda='tab:green',
-               bound='tab:gray')
-LABELS = dict(stock='MMSegmentation', torch='ours, torch', cuda='ours, cuda',
+COLOURS = dict(stock='tab:red', torch='tab:blue', triton='tab:orange',
+               cuda='tab:green', bound='tab:gray')
+LABELS = dict(stock='MMSegmentation', torch='ours, torch', triton='ours, Triton',
+              cuda='ours, cuda',
               floor='memory floor', products='matrix products alone')
 STYLES = ('-', '--', ':')  # of the types
 AXES = dict(count='N, features of a map', codes='K, codewords')

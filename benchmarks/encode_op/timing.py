@@ -9,18 +9,19 @@ import statistics
 from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
+from common.backends import forced
 from common.clocks import clock, events, rounded
 from torch import Tensor
 
+from mmseg_encstdc.ops.backend import BACKENDS
+
 from . import memory
 from .contenders import (
-    OURS,
     PASSES,
     Inputs,
     Shape,
     check_agreement,
     contenders,
-    forced,
     make_inputs,
     outcome,
     passes,
@@ -28,6 +29,7 @@ from .contenders import (
 
 __all__ = ['measure']
 
+KERNELS = ('triton', 'cuda')
 LEAST_ROUNDS = 3
 LONGEST = 3.0  # seconds of one cell, unless LEAST_ROUNDS take longer
 LEAST_SAMPLE = 5e-3  # seconds; a shorter call is repeated
@@ -170,7 +172,8 @@ def warm_up(shape: Shape, inputs: Inputs, names: Tuple[str, ...],
             skipped: Dict[str, str], used: Dict[str, Optional[float]]) -> None:
     """Run every contender, compare their outcomes, and fill ``used`` on CUDA.
 
-    One that runs out of memory goes to ``skipped``.
+    One that runs out of memory goes to ``skipped``, and so does a backend of a GPU
+    that fails or disagrees: the others are measured all the same.
     """
     x = inputs.features[0]
     expected = outcome('torch', inputs)
@@ -187,6 +190,10 @@ def warm_up(shape: Shape, inputs: Inputs, names: Tuple[str, ...],
                     used[name] = rounded(memory.on_cuda(function, x))
         except torch.cuda.OutOfMemoryError:
             skipped[name] = 'out of memory'
+        except Exception as error:  # whatever a compiler or a driver raises
+            if name not in KERNELS:
+                raise
+            skipped[name] = (str(error).strip() or repr(error)).splitlines()[0]
         if x.is_cuda:
             torch.cuda.empty_cache()
 
@@ -244,7 +251,7 @@ def summary(shape: Shape, names: Tuple[str, ...],
         name: {
             'stock_over_ours': quotient(times['stock'], times[name]),
             f'ours_over_{tightest}': quotient(times[name], bounds[tightest]),
-        } for name in names if name in OURS
+        } for name in names if name in BACKENDS
     }
     return rounded(dict(
         times_ms=times, **{f'{key}_ms': value for key, value in bounds.items()},

@@ -1,18 +1,20 @@
 """The loss path alone: from the logits of a head to their gradient."""
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, List, NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
+from common.backends import available, forced
 from torch import Tensor
+
+from mmseg_encstdc.ops.backend import BACKENDS
 
 from . import batches, stock
 from .networks import model_config
 from .shapes import Shape
 
-__all__ = ['CASES', 'CONTENDERS', 'LossPath']
+__all__ = ['CASES', 'LossPath', 'contenders']
 
-CONTENDERS = ('plain', 'stock', 'ours')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 STRIDE = 8  # of the logits
 TINY = 64  # height and width of the first labels
@@ -55,7 +57,8 @@ class LossPath:
         self.heads = CASES[case].heads
         head = segmentation_head(CONFIGS / CASES[case].config)
         self.classes = head['num_classes']
-        self.loss = paths(head, self.shape)[contender]()
+        self.contender = contender
+        self.loss = loss_of(contender, head, self.shape)
         self.logits, self.labels = self.draw(self.shape)
 
     def draw(self, shape: Shape):
@@ -88,8 +91,16 @@ class LossPath:
 
     def differentiate(self, logits: List[Tensor],
                       labels: Tensor) -> List[Tensor]:
-        total = sum(self.loss(each, labels) for each in logits)
-        return torch.autograd.grad(total, logits)
+        with forced(self.contender):
+            total = sum(self.loss(each, labels) for each in logits)
+            return torch.autograd.grad(total, logits)
+
+
+def contenders(device: torch.device) -> Tuple[str, ...]:
+    """Names of what can run on a device; on a GPU ours with each backend."""
+    if device.type == 'cpu':
+        return 'plain', 'stock', 'ours'
+    return 'plain', 'stock', *available('upsampled_cross_entropy', device)
 
 
 def segmentation_head(config: Path) -> dict:
@@ -103,24 +114,23 @@ def segmentation_head(config: Path) -> dict:
                         'in_index': 0})
 
 
-def paths(head: dict, shape: Shape) -> Dict[str, Callable[[], Callable]]:
-    """What builds the loss of logits and labels (B, 1, H, W), by contender."""
+def loss_of(contender: str, head: dict, shape: Shape) -> Callable:
+    """The loss of logits and labels (B, 1, H, W) of a contender."""
 
-    def plain():
-        def loss(logits, labels):
-            logits = F.interpolate(logits, labels.shape[2:], mode='bilinear',
-                                   align_corners=head['align_corners'])
-            return F.cross_entropy(logits, labels[:, 0],
-                                   ignore_index=batches.IGNORE)
-        return loss
+    def plain(logits, labels):
+        logits = F.interpolate(logits, labels.shape[2:], mode='bilinear',
+                               align_corners=head['align_corners'])
+        return F.cross_entropy(logits, labels[:, 0], ignore_index=batches.IGNORE)
 
-    def of_stock():
+    if contender == 'plain':
+        return plain
+    if contender == 'stock':
         module = stock.build(stock.translate(head, shape).config)
         stock.check_is_stock(module)
         return by_head(module)
-
-    return dict(plain=plain, stock=of_stock,
-                ours=lambda: by_head(stock.build(head)))
+    if contender not in ('ours', *BACKENDS):
+        raise ValueError(f'{contender} is no contender')
+    return by_head(stock.build(head))
 
 
 def by_head(module) -> Callable[[Tensor, Tensor], Tensor]:

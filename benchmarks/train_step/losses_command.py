@@ -1,5 +1,6 @@
 """Time and memory of the loss path alone, from the logits of the heads to their
-gradients: plain cross entropy, MMSegmentation's path, and ours."""
+gradients: plain cross entropy, MMSegmentation's path, and ours; on a GPU ours with
+each backend."""
 import argparse
 
 import record
@@ -9,7 +10,7 @@ from common.clocks import rounded
 
 from . import report
 from .contest import contest, quotient
-from .loss_paths import CASES, CONTENDERS, STRIDE
+from .loss_paths import CASES, STRIDE, contenders
 from .shapes import Shape
 
 __all__ = ['add_arguments', 'run']
@@ -64,13 +65,15 @@ def measure(args: argparse.Namespace, case: str, shape: Shape,
                threads=torch.get_num_threads())
     rounds = args.rounds or (QUICK_ROUNDS if args.quick else
                              ROUNDS[device.type])
-    figures = contest({name: dict(job, contender=name) for name in CONTENDERS},
+    names = contenders(device)
+    figures = contest({name: dict(job, contender=name) for name in names},
                       device.type, rounds, not args.no_memory,
                       f'--case {case} at {shape}')
     facts = next(iter(figures.pop('facts').values()))  # the same for all
+    pairs = [pair for ours in names[2:]
+             for pair in (('stock', ours), (ours, 'plain'))]
     ratios = {f'{above}_over_{below}': quotient(figures, above, below)
-              for above, below in (('stock', 'ours'), ('ours', 'plain'),
-                                   ('stock', 'plain'))}
+              for above, below in (*pairs, ('stock', 'plain'))}
     return rounded(dict(
         case=case, config=f'configs/{CASES[case].config}',
         heads=CASES[case].heads, classes=facts['classes'], shape=str(shape),

@@ -26,7 +26,7 @@ def train_table(result: dict) -> str:
 
 def loss_table(result: dict) -> str:
     """Fixed-width text of one case of a result of losses."""
-    rows = [row[:-1] for row in shown(result, ['plain', 'stock', 'ours'])]
+    rows = [row[:-1] for row in shown(result, list(result['times_ms']))]
     for name, ratio in result['ratios'].items():
         rows.append([name.replace('_over_', ' / '), number(ratio['time']), '',
                      '', number(ratio['memory'])])

@@ -1,7 +1,7 @@
-"""Decode and auxiliary heads."""
+"""Define the decode and auxiliary heads."""
 from .detail_head import DetailHead
 from .enc_head import EncHead
+from .mmseg_heads import FCNHead, STDCHead
 from .seg_head import SegHead
-from .stock import FCNHead, STDCHead
 
 __all__ = ['DetailHead', 'EncHead', 'FCNHead', 'STDCHead', 'SegHead']

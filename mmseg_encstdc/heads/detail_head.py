@@ -1,4 +1,4 @@
-"""Detail guidance: a head that learns edges, and exists in training only."""
+"""Define the head of detail guidance, which exists in training only."""
 from typing import List
 
 from torch import Tensor
@@ -9,17 +9,20 @@ __all__ = ['DetailHead']
 
 
 class DetailHead(SegHead):
-    """Conv 3x3 + norm + ReLU -> conv 1x1 to one detail logit.
+    """Compute one detail logit: conv 3x3 + norm + ReLU -> conv 1x1.
 
-    Source: STDC-Seg (arXiv 2104.13188), section 3.3. It sits on a backbone
-    map of stride 2, 4 or 8 as an auxiliary head; evaluation never runs it.
+    Source: STDC-Seg (arXiv 2104.13188), section 3.3. The head is an auxiliary head
+    over a backbone map of stride 2, 4 or 8; evaluation does not run it.
 
     Args:
-        in_channels (int): channels of the feature map.
-        channels (int): channels between the convolutions. Default: 64.
-        loss_decode (dict): a loss with ``components(logits, labels)``.
-            Default: dict(type='DetailAggregateLoss').
+        in_channels: channels of the feature map.
+        channels: channels between the convolutions.
+        loss_decode: a loss with ``components(logits, labels)``.
         **kwargs: arguments of :class:`SegHead`.
+
+    Raises:
+        ValueError: for ``num_classes`` other than 1, and for a loss without
+            ``components``.
     """
 
     def __init__(self,
@@ -34,7 +37,7 @@ class DetailHead(SegHead):
             in_channels,
             channels,
             num_classes=1,
-            threshold=0.5,  # unused; spares a warning of the parent
+            threshold=0.5,  # unused; the parent warns without one
             loss_decode=loss_decode,
             **kwargs)
         if not hasattr(self.loss_decode, 'components'):
@@ -43,16 +46,15 @@ class DetailHead(SegHead):
 
     def loss_by_feat(self, seg_logits: Tensor,
                      batch_data_samples: List) -> dict:
-        """Cross entropy and dice against the detail of the label maps.
+        """Compute cross entropy and dice loss against the edges of the label maps.
 
         Args:
-            seg_logits (Tensor): detail logits at the head's own stride,
-                (B, 1, h, w).
-            batch_data_samples (list[SegDataSample]): labels (1, H, W) each.
+            seg_logits: detail logits at the head's own stride, (B, 1, h, w).
+            batch_data_samples: SegDataSample, labels (1, H, W) each.
 
         Returns:
-            dict: ``loss_detail_bce`` and ``loss_detail_dice``.
+            ``loss_detail_bce`` and ``loss_detail_dice``.
         """
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         bce, dice = self.loss_decode.components(seg_logits, labels)
         return dict(loss_detail_bce=bce, loss_detail_dice=dice)

@@ -1,39 +1,40 @@
-"""EncNet's head."""
-from typing import List, Optional, Tuple
+"""Define EncNet's head."""
+from typing import List, Tuple, Union
 
 from mmseg.models.decode_heads import EncHead as StockEncHead
 from torch import Tensor
 
 from ..layers import ContextEncoding, build_dropout
 from ..losses import presence_target
-from .upsampled import decode_losses
+from .decode_losses import decode_losses
 
 __all__ = ['EncHead']
 
 
 class EncHead(StockEncHead):
-    """Context encoding head: featuremap attention and semantic encoding loss.
+    """Compute logits by context encoding and, beside them, presence logits.
 
-    Source: EncNet (arXiv 1803.08904), section 3. A config of the stock head
-    builds the same network, with the same state-dict keys and numbers; the
-    Encoding layer needs a fraction of its time and memory, the losses hold no
-    logits at the size of the labels, and the semantic encoding target needs no
-    loop over the batch. Ignored pixels make no class present, also where the
-    ignored id is a class.
+    Source: EncNet (arXiv 1803.08904), section 3. A config of MMSegmentation's EncHead
+    builds the same network, with the same state-dict keys and numbers. The Encoding
+    layer needs a fraction of its time and memory, the losses hold no logits at the
+    size of the labels, and the semantic encoding target needs no loop over the batch.
+    Ignored pixels make no class present, also where the ignored id is a class.
 
     Args:
-        num_codes (int): K, number of codewords. Default: 32.
-        use_se_loss (bool): add the semantic encoding branch. Default: True.
-        add_lateral (bool): fuse stages 2 and 3 of the backbone into the
-            head. Default: False.
-        loss_se_decode (dict): loss of the presence logits (B, num_classes)
-            against the 0/1 presence of each class. Default: sigmoid cross
-            entropy, weight 0.2.
-        code_reduction (str): 'mean' over the encodings (the authors' code)
-            or 'sum' (the paper). Default: 'mean'.
-        dropout_type (str): 'Dropout2d' drops channels (MMSegmentation),
-            'Dropout' single elements (the authors). Default: 'Dropout2d'.
+        num_codes: K, number of codewords.
+        use_se_loss: add the semantic encoding branch.
+        add_lateral: fuse stages 2 and 3 of the backbone into the head.
+        loss_se_decode: loss of the presence logits (B, num_classes) against the 0/1
+            presence of each class.
+        code_reduction: 'mean' over the encodings (the authors' code) or 'sum' (the
+            paper).
+        dropout_type: 'Dropout2d' drops channels (MMSegmentation), 'Dropout' single
+            elements (the authors).
         **kwargs: arguments of MMSegmentation's BaseDecodeHead.
+
+    Raises:
+        ValueError: for another ``code_reduction`` or ``dropout_type``, and for a
+            ``loss_se_decode`` that cannot take one class.
     """
 
     def __init__(self,
@@ -66,25 +67,23 @@ class EncHead(StockEncHead):
             act_cfg=self.act_cfg)
         self.dropout = build_dropout(dropout_type, self.dropout_ratio)
 
-    def loss_by_feat(self, seg_logit, batch_data_samples: List) -> dict:
-        """Losses of the logits and, where the branch is on, of presence.
+    def loss_by_feat(self, seg_logit: Union[Tensor, Tuple[Tensor, Tensor]],
+                     batch_data_samples: List) -> dict:
+        """Compute the losses of the logits and of the presence logits.
 
         Args:
-            seg_logit: logits (B, num_classes, h, w), with the presence
-                logits (B, num_classes) beside them when ``use_se_loss``.
-            batch_data_samples (list[SegDataSample]): labels (1, H, W) each.
+            seg_logit: logits (B, num_classes, h, w); with ``use_se_loss`` a tuple of
+                them and of presence logits (B, num_classes).
+            batch_data_samples: SegDataSample, labels (1, H, W) each.
 
         Returns:
-            dict: ``loss_*`` terms, ``acc_seg`` and, where on, ``loss_se``.
+            ``loss_*`` terms, ``acc_seg`` and, with ``use_se_loss``, ``loss_se``.
         """
-        logits, presence = self._split(seg_logit)
+        logits, presence = seg_logit if self.use_se_loss else (seg_logit, None)
         losses = decode_losses(self, logits, batch_data_samples)
         if self.use_se_loss:
-            labels = self._stack_batch_gt(batch_data_samples)
+            labels = self._stack_batch_gt(batch_data_samples)  # (B, 1, H, W)
             losses['loss_se'] = self.loss_se_decode(
                 presence,
                 presence_target(labels, self.num_classes, self.ignore_index))
         return losses
-
-    def _split(self, output) -> Tuple[Tensor, Optional[Tensor]]:
-        return output if self.use_se_loss else (output, None)

@@ -1,30 +1,33 @@
-"""The segmentation head of STDC-Seg, and of EncNet's auxiliary branch."""
+"""Define the segmentation head of STDC-Seg and of EncNet's auxiliary branch."""
 from torch import nn
 
 from ..layers import build_dropout
-from .stock import FCNHead
+from .mmseg_heads import FCNHead
 
 __all__ = ['SegHead']
 
 
 class SegHead(FCNHead):
-    """Conv 3x3 + norm + ReLU -> conv 1x1, the authors' way.
+    """Compute logits as the authors do: conv 3x3 + norm + ReLU -> conv 1x1.
 
     Source: STDC-Seg (arXiv 2104.13188), section 3.2: no bias in the last
     convolution and no dropout. ``bias=True, dropout_ratio=0.1`` makes it the
     auxiliary head of EncNet. State-dict keys are FCNHead's.
 
     Args:
-        in_channels (int): channels of the feature map.
-        channels (int): channels between the two convolutions.
-        num_classes (int): number of classes.
-        bias (bool): bias of the last convolution. Default: False.
-        dropout_ratio (float): Default: 0.
-        dropout_type (str): 'Dropout' (elements, as the authors) or
-            'Dropout2d' (channels). Default: 'Dropout'.
-        num_convs (int): Default: 1.
-        concat_input (bool): Default: False.
-        **kwargs: arguments of MMSegmentation's FCNHead and BaseDecodeHead.
+        in_channels: channels of the feature map.
+        channels: channels between the two convolutions.
+        bias: give the last convolution a bias.
+        dropout_ratio: probability of dropout before the last convolution.
+        dropout_type: 'Dropout' (elements, as the authors) or 'Dropout2d'
+            (channels).
+        num_convs: 3x3 convolutions.
+        concat_input: concatenate the input to the result of the convolutions.
+        **kwargs: arguments of MMSegmentation's FCNHead and BaseDecodeHead, such as
+            ``num_classes``.
+
+    Raises:
+        ValueError: for another ``dropout_type``.
     """
 
     def __init__(self,

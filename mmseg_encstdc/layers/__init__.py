@@ -1,4 +1,4 @@
-"""Building blocks of both networks. They know nothing of heads."""
+"""Define building blocks of both networks, which know nothing of heads."""
 from .dropout import build_dropout
 from .encoding import ContextEncoding, Encoding
 

@@ -1,11 +1,13 @@
-"""Dropout of elements or of channels, by name."""
+"""Build dropout of elements or of channels, by name."""
+from typing import Optional
+
 from torch import nn
 
 __all__ = ['build_dropout']
 
 
-def build_dropout(kind: str, ratio: float):
-    """Dropout layer of a head, or None for a ratio of 0.
+def build_dropout(kind: str, ratio: float) -> Optional[nn.Module]:
+    """Build the dropout layer of a head; None for a ratio of 0.
 
     Raises:
         ValueError: when ``kind`` is neither 'Dropout' nor 'Dropout2d'.

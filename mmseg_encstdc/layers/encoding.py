@@ -1,4 +1,4 @@
-"""The Encoding layer and the context encoding module of EncNet."""
+"""Define the Encoding layer and the context encoding module of EncNet."""
 from operator import index
 from typing import Optional, Tuple
 
@@ -16,19 +16,18 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 class Encoding(nn.Module):
-    """Encoding layer: residuals to learned codewords, softly assigned.
+    """Sum the residuals to learned codewords, weighted by their assignment.
 
     Source: EncNet (arXiv 1803.08904), section 3.
 
-    Features in float32, float16 or bfloat16 are encoded with float32
-    parameters, float64 features with float64 ones, and the result has the type
-    of the parameters. Parameters in half precision, as ``model.half()`` makes
-    them, are computed with in float32 and the result is returned in half;
-    they take no float64 features.
+    Float32 parameters encode features in float32, float16 or bfloat16; float64
+    parameters encode float64 features. The result has the type of the parameters.
+    Parameters in half precision, as ``model.half()`` makes them, are converted to
+    float32 and the result is converted back; they take no float64 features.
 
     Args:
-        channels (int): D, channels of the features, at least 1.
-        num_codes (int): K, number of codewords, 1 to 256.
+        channels: D, channels of the features, at least 1.
+        num_codes: K, number of codewords, 1 to 256.
 
     Raises:
         TypeError: when either is no integer.
@@ -45,7 +44,7 @@ class Encoding(nn.Module):
         self.scale = nn.Parameter(torch.empty(self.num_codes).uniform_(-1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode (B, D, N) or (B, D, H, W) as (B, K, D).
+        """Encode features (B, D, N) or (B, D, H, W) as (B, K, D).
 
         Raises:
             RuntimeError: for another rank.
@@ -60,11 +59,11 @@ class Encoding(nn.Module):
         return encode(x, codewords, scale)
 
     def _check(self, x: Tensor) -> None:
-        """What ``encode`` would blame on a shape or type that x has not."""
+        """Check x (B, D, N) or (B, D, H, W); messages name the layer's arguments."""
         if x.dim() not in (3, 4):
             raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
                                f'got {tuple(x.shape)}')
-        if torch.jit.is_tracing():  # which warns of comparisons of sizes
+        if torch.jit.is_tracing():  # it warns where sizes are compared
             return
         if x.size(1) != self.channels:
             raise ValueError(
@@ -82,22 +81,24 @@ class Encoding(nn.Module):
 
 
 class ContextEncoding(BaseModule):
-    """Context encoding module: what the scene holds reweights the channels.
+    """Weight the channels of a feature map by the encoded semantics of the scene.
 
-    Encoded semantics e (B, D) come from the Encoding layer; the output is
-    ReLU(x + x * sigmoid(Linear(e))), the featuremap attention. Source:
-    EncNet, section 3 and figure 2; state-dict keys are MMSegmentation's.
+    The Encoding layer gives the encoded semantics e (B, D). The output is the
+    featuremap attention, ReLU(x + x * sigmoid(Linear(e))). Source: EncNet, section 3
+    and figure 2; state-dict keys are MMSegmentation's.
 
     Args:
-        in_channels (int): D, channels of the feature map.
-        num_codes (int): K, number of codewords. Default: 32.
-        reduction (str): how the K encodings become one vector: 'mean' (the
-            authors' code) or 'sum' (the paper). Default: 'mean'.
-        conv_cfg (dict, optional): config of the 1x1 convolution.
-        norm_cfg (dict, optional): config of the norm layers; the one over
-            codewords becomes its 1d form. Default: None, which leaves the
-            projection without norm and gives the codewords BN1d.
-        act_cfg (dict): activation of the projection. Default: ReLU.
+        in_channels: D, channels of the feature map.
+        num_codes: K, number of codewords.
+        reduction: 'mean' (the authors' code) or 'sum' (the paper) of the K encodings.
+        conv_cfg: config of the 1x1 convolution.
+        norm_cfg: config of the norm layers; the norm over codewords is its 1d form.
+            None gives the projection no norm and the codewords BN1d.
+        act_cfg: activation of the projection.
+        init_cfg: initialisation of the weights, as MMEngine takes it.
+
+    Raises:
+        ValueError: for another ``reduction``.
     """
 
     def __init__(self,
@@ -128,10 +129,10 @@ class ContextEncoding(BaseModule):
             nn.Linear(in_channels, in_channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encoded semantics (B, D) and the reweighted map, shaped as ``x``.
+        """Return the encoded semantics (B, D) and the weighted map (B, D, H, W).
 
         Args:
-            x (Tensor): feature map, (B, D, H, W).
+            x: feature map, (B, D, H, W).
         """
         encodings = self.encoding(self.encoding_project(x))  # (B, K, D)
         semantics = getattr(encodings, self.reduction)(dim=1)  # (B, D)
@@ -140,7 +141,12 @@ class ContextEncoding(BaseModule):
 
 
 def _size(name: str, value: int, most: Optional[int] = None) -> int:
-    """An integer of at least 1 and at most ``most``, or an error."""
+    """Return ``value`` as an int, if it is 1 to ``most``.
+
+    Raises:
+        TypeError: when it is no integer.
+        ValueError: when it is out of range.
+    """
     try:
         value = index(value)
     except TypeError:
@@ -152,7 +158,7 @@ def _size(name: str, value: int, most: Optional[int] = None) -> int:
 
 
 def _norm_1d(norm_cfg: Optional[dict]) -> dict:
-    """The config of the same norm for (B, K, D) input."""
+    """Return the config of the same norm for input (B, K, D)."""
     if norm_cfg is None:
         return dict(type='BN1d')
     kind = norm_cfg['type']

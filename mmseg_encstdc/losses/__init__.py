@@ -1,12 +1,14 @@
-"""Losses of both networks: pure functions, and thin modules over them."""
+"""Define the losses of both networks: pure functions, and modules over them."""
 from .detail import DetailAggregateLoss, detail_edges, detail_target
 from .dice import BinaryDiceLoss, binary_dice_loss
 from .ohem import OhemCELoss, ohem_mean
+from .pixel_losses import PixelLosses, PixelReduction, PixelWeighting
 from .pixel_sampler import OHEMPixelSampler
 from .semantic_encoding import SemanticEncodingLoss, presence_target
 
 __all__ = [
     'BinaryDiceLoss', 'DetailAggregateLoss', 'OHEMPixelSampler', 'OhemCELoss',
-    'SemanticEncodingLoss', 'binary_dice_loss', 'detail_edges', 'detail_target',
-    'ohem_mean', 'presence_target'
+    'PixelLosses', 'PixelReduction', 'PixelWeighting', 'SemanticEncodingLoss',
+    'binary_dice_loss', 'detail_edges', 'detail_target', 'ohem_mean',
+    'presence_target'
 ]

@@ -1,16 +1,16 @@
-"""What a loss must be to serve as ``loss_decode`` of an MMSeg head."""
+"""Define the base class of losses that serve as ``loss_decode`` of a head."""
 from torch import nn
 
 __all__ = ['DecodeLoss']
 
 
 class DecodeLoss(nn.Module):
-    """A weighted, named loss.
+    """Hold the weight and the name of a loss.
 
     Args:
-        loss_weight (float): factor of the loss. Default: 1.0.
-        loss_name (str): key in the log; must contain 'loss' to take part in
-            the backward pass.
+        loss_weight: factor of the loss.
+        loss_name: key in the log; must contain 'loss' to take part in the
+            backward pass.
 
     Raises:
         ValueError: when ``loss_name`` does not contain 'loss'.

@@ -1,4 +1,4 @@
-"""Detail guidance: edges of the label map as a training target."""
+"""Train detail guidance on the edges of the label map."""
 from functools import lru_cache
 from typing import Optional, Sequence, Tuple
 
@@ -21,21 +21,21 @@ def detail_target(labels: Tensor,
                   threshold: float = 0.1,
                   ignore_index: Optional[int] = None,
                   permutation_invariant: bool = False) -> Tensor:
-    """Edges of label maps at three scales, fused into one binary map.
+    """Fuse the edges of label maps at three strides into one binary map.
 
-    Source: STDC-Seg (arXiv 2104.13188), section 3.3: the weighted sum of
-    :func:`detail_edges`, cut at ``threshold``.
+    Source: STDC-Seg (arXiv 2104.13188), section 3.3. The result is 1 where the
+    weighted sum of :func:`detail_edges` exceeds ``threshold``.
 
     Args:
-        labels (Tensor): class ids with ignore as any other id, (B, H, W).
-        fusion_weights (Sequence[float]): weights of the strides 1, 2 and 4.
-            Default: (0.6, 0.3, 0.1), at which the stride-4 map alone never
-            passes the cut: in float32, 0.1 > 0.1 is false.
-        threshold (float): Default: 0.1.
-        ignore_index, permutation_invariant: see :func:`detail_edges`.
+        labels: class ids, (B, H, W), any integer type.
+        fusion_weights: weights of the strides 1, 2 and 4, (3, ). At the defaults an
+            edge of stride 4 alone is not in the result: 0.1 > 0.1 is false.
+        threshold: of the Laplacian, and of the weighted sum.
+        ignore_index: see :func:`detail_edges`.
+        permutation_invariant: see :func:`detail_edges`.
 
     Returns:
-        Tensor: 0 or 1, (B, H, W), uint8.
+        0 or 1, (B, H, W), uint8.
     """
     fine, middle, coarse = detail_edges(
         labels, threshold, ignore_index, permutation_invariant)
@@ -46,15 +46,16 @@ def detail_target(labels: Tensor,
 
 @lru_cache(maxsize=64)
 def _passing(weights: Tuple[float, ...], threshold: float) -> int:
-    """Which combinations of the three edges pass the cut: bit n for number n.
+    """Return the combinations of the three edges above the threshold, as bits.
 
-    In float32 and in the order of the strides, as the authors add them.
+    Bit n is for combination n. Adds in float32 and in the order of the strides, as
+    the authors do.
     """
     passing = 0
     for combination in range(8):
         total = np.float32(0)
-        for scale, weight in enumerate(weights):
-            total += np.float32(weight) * np.float32(combination >> scale & 1)
+        for bit, weight in enumerate(weights):
+            total += np.float32(weight) * np.float32(combination >> bit & 1)
         passing |= int(total > np.float32(threshold)) << combination
     return passing
 
@@ -65,26 +66,26 @@ def detail_edges(
         threshold: float = 0.1,
         ignore_index: Optional[int] = None,
         permutation_invariant: bool = False) -> Tuple[Tensor, Tensor, Tensor]:
-    """Edges of label maps at the strides 1, 2 and 4, at full size.
+    """Find the edges of label maps at the strides 1, 2 and 4, at full size.
 
-    A 3x3 Laplacian above ``threshold``; a larger stride keeps every second or
-    fourth pixel, enlarged again by nearest neighbour. What is above 0 lies on the
-    side of an edge with the larger class id, and the image border, beside which
-    the authors see zeros, is an edge of every class but id 0. The two options
+    An edge is a pixel at which the 3x3 Laplacian of the class ids exceeds
+    ``threshold``. The strides 2 and 4 keep every second or fourth pixel and enlarge
+    the map again by nearest neighbour. The Laplacian is positive on the side of the
+    larger class id only. It takes the ids outside of the image as 0, as the authors
+    do, so pixels at the image border are edges unless their id is 0. The two options
     go beyond the paper.
 
     Args:
-        labels (Tensor): class ids, (B, H, W), any integer type.
-        threshold (float): of the Laplacian of class ids. Default: 0.1.
-        ignore_index (int, optional): id of pixels that make no edge and are
-            none; nor does the image border make one then. Default: None, which
-            takes every id as a class, as the authors do.
-        permutation_invariant (bool): an edge is where a pixel or one of its 8
-            neighbours inside the image has another id, on both sides of the
-            edge, whatever the ids. Default: False.
+        labels: class ids, (B, H, W), any integer type.
+        threshold: of the Laplacian of class ids.
+        ignore_index: id of pixels that are no edge and make none; the image border
+            makes no edge either. None takes every id as a class, as the authors do.
+        permutation_invariant: mark a pixel as an edge where its id differs from that
+            of one of its 8 neighbours inside the image. This marks both sides of an
+            edge and does not depend on the order of the ids.
 
     Returns:
-        tuple[Tensor]: three maps of 0 or 1, (B, H, W), uint8.
+        Three maps of 0 or 1, (B, H, W), uint8.
     """
     ids = labels.to(torch.int64 if permutation_invariant else torch.int32)
     valid = None
@@ -98,64 +99,66 @@ def detail_edges(
     if valid is not None:
         edges &= valid
     edges = edges.to(torch.uint8)
-    scales = (edges, *(
+    maps = (edges, *(
         F.interpolate(edges[:, None, ::stride, ::stride], edges.shape[1:],
                       mode='nearest').squeeze(1) for stride in STRIDES[1:]))
     if valid is None:
-        return scales
-    return tuple(scale * valid for scale in scales)
+        return maps
+    return tuple(each * valid for each in maps)
 
 
 def _laplacian(ids: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """Sum over the 3x3 neighbourhood of what a pixel's id exceeds theirs by.
+    """Sum id - neighbour's id over the 3x3 neighbourhoods of ids (B, H, W).
 
-    Outside of the image ids are 0; with ``valid`` (B, H, W) neighbours count
-    where that is true.
+    Ids outside of the image are 0. Neighbours outside of ``valid`` (B, H, W) are left
+    out of the sum.
     """
     count = 9 if valid is None else _box_sum(valid.to(ids))
     return count * ids - _box_sum(ids)
 
 
 def _differ(ids: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """Whether the ids of the 3x3 neighbourhood have any variance."""
+    """Return whether ids (B, H, W) differ within their 3x3 neighbourhood.
+
+    Neighbours outside of ``valid`` (B, H, W) are left out. A variance above 0,
+    n sum(id^2) > sum(id)^2, needs no division.
+    """
     ones = torch.ones_like(ids) if valid is None else valid.to(ids)
     return _box_sum(ones) * _box_sum(ids.square()) > _box_sum(ids).square()
 
 
 def _box_sum(values: Tensor) -> Tensor:
-    """Sum of each 3x3 neighbourhood of integers (B, H, W), 0 outside."""
+    """Sum each 3x3 neighbourhood of integers (B, H, W), 0 outside."""
     padded = F.pad(values, (1, 1, 1, 1))
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
 
 
 class DetailAggregateLoss(DecodeLoss):
-    """Binary cross entropy plus dice of detail logits.
+    """Add binary cross entropy and dice loss of detail logits.
 
     Source: STDC-Seg, section 3.3, eq. 3. ``ignore_index``,
     ``permutation_invariant`` and ``learn_fusion`` go beyond the paper and are off
     by default.
 
     Args:
-        fusion_weights (Sequence[float]): weights of the Laplacians of
-            stride 1, 2 and 4. Default: (0.6, 0.3, 0.1).
-        threshold (float): cut of the edges. Default: 0.1.
-        smooth (float): of the dice loss. Default: 1.
-        bce_weight (float): Default: 1.
-        dice_weight (float): Default: 1.
-        ignore_index (int, optional): id of pixels that are left out of both
-            losses and around which there is no edge; the image border is none
-            either. Default: None, the authors' rule.
-        permutation_invariant (bool): edges that do not depend on the order of
-            the class ids; see :func:`detail_edges`. Default: False.
-        learn_fusion (bool): train the fusion weights. The authors' are
-            parameters too, but the cut of the fused map leaves them a gradient
-            of zeros. Here the target is not cut: it is the sum of the three maps
-            under ``softmax(fusion_logits)``, which starts at the shares of
-            ``fusion_weights``. The weights move towards the scale that the
-            network predicts best. Default: False.
-        loss_weight (float): factor of both. Default: 1.0.
-        loss_name (str): Default: 'loss_detail'.
+        fusion_weights: weights of the edges of stride 1, 2 and 4, (3, ).
+        threshold: of the edges, and of their weighted sum.
+        smooth: of the dice loss.
+        bce_weight: factor of the binary cross entropy.
+        dice_weight: factor of the dice loss.
+        ignore_index: id of pixels that are left out of both losses; neither they nor
+            the image border make an edge. None is the authors' rule.
+        permutation_invariant: take edges that do not depend on the order of the
+            class ids; see :func:`detail_edges`.
+        learn_fusion: train the fusion weights. The authors' are parameters too, but
+            the threshold of the fused map makes their gradient 0. The target has no
+            threshold here: it is the sum of the three maps times
+            ``softmax(fusion_logits)``, which starts at ``fusion_weights`` divided by
+            their sum. Training increases the weight of the stride that the network
+            predicts best.
+        loss_weight: factor of both losses.
+        loss_name: key in the log.
 
     Raises:
         ValueError: unless there are three fusion weights, all positive with
@@ -194,11 +197,11 @@ class DetailAggregateLoss(DecodeLoss):
 
     def components(self, logits: Tensor,
                    labels: Tensor) -> Tuple[Tensor, Tensor]:
-        """Weighted cross entropy and dice of a batch.
+        """Compute the weighted cross entropy and dice loss of a batch, scalars.
 
         Args:
-            logits (Tensor): detail logits of any size, (B, 1, h, w).
-            labels (Tensor): class ids, (B, H, W).
+            logits: detail logits of any size, (B, 1, h, w).
+            labels: class ids, (B, H, W).
 
         Raises:
             ValueError: when the logits have more than one channel.
@@ -226,17 +229,21 @@ class DetailAggregateLoss(DecodeLoss):
                 self.loss_weight * self.dice_weight * dice)
 
     def target(self, labels: Tensor) -> Tensor:
-        """What the sigmoid of the logits should be, (B, H, W), float32."""
+        """Return the target of the logits' sigmoid, (B, H, W), float32.
+
+        Args:
+            labels: class ids, (B, H, W).
+        """
         if self.fusion_logits is None:
             return detail_target(
                 labels, self.fusion_weights, self.threshold, self.ignore_index,
                 self.permutation_invariant).float()
         edges = detail_edges(labels, self.threshold, self.ignore_index,
                              self.permutation_invariant)
-        shares = self.fusion_logits.float().softmax(0)
-        return sum(share * scale for share, scale in zip(shares, edges))
+        fusion_weights = self.fusion_logits.float().softmax(0)  # (3, )
+        return sum(weight * each for weight, each in zip(fusion_weights, edges))
 
     def forward(self, pred: Tensor, label: Tensor, **kwargs) -> Tensor:
-        """Sum of :meth:`components`, a scalar."""
+        """Add :meth:`components` of logits (B, 1, h, w), labels (B, H, W)."""
         bce, dice = self.components(pred, label)
         return bce + dice

@@ -1,4 +1,4 @@
-"""Dice loss of a binary map."""
+"""Compute the dice loss of a binary map."""
 from typing import Optional
 
 from torch import Tensor
@@ -10,17 +10,17 @@ __all__ = ['BinaryDiceLoss', 'binary_dice_loss']
 
 def binary_dice_loss(logits: Tensor, target: Tensor,
                      smooth: float = 1.) -> Tensor:
-    """1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth), batch mean.
+    """Compute 1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth).
 
     Source: STDC-Seg (arXiv 2104.13188), eq. 4; sums run over each sample.
 
     Args:
-        logits (Tensor): (B, ...); p is their sigmoid.
-        target (Tensor): 0 or 1, as many values a sample as ``logits``.
-        smooth (float): Default: 1.
+        logits: (B, ...); p is their sigmoid.
+        target: t, 0 or 1, (B, ...), as many values a sample as ``logits``.
+        smooth: keeps the quotient finite.
 
     Returns:
-        Tensor: a scalar.
+        The mean over the batch, a scalar.
     """
     probability = logits.sigmoid().flatten(1)
     target = target.flatten(1).to(probability)
@@ -30,15 +30,15 @@ def binary_dice_loss(logits: Tensor, target: Tensor,
 
 
 class BinaryDiceLoss(DecodeLoss):
-    """Dice loss of one-channel logits, linear in the probabilities.
+    """Compute the dice loss of one-channel logits, linear in the probabilities.
 
-    Not MMSegmentation's DiceLoss, which squares its denominator and, with
+    Differs from MMSegmentation's DiceLoss, which squares its denominator and, with
     one class, takes the background as target.
 
     Args:
-        smooth (float): Default: 1.
-        loss_weight (float): Default: 1.0.
-        loss_name (str): Default: 'loss_bdice'.
+        smooth: see :func:`binary_dice_loss`.
+        loss_weight: factor of the loss.
+        loss_name: key in the log.
 
     Raises:
         ValueError: when ``smooth`` is not positive.
@@ -59,10 +59,15 @@ class BinaryDiceLoss(DecodeLoss):
                 weight: Optional[Tensor] = None,
                 ignore_index: int = 255,
                 **kwargs) -> Tensor:
-        """Loss of logits (B, 1, H, W) against labels (B, H, W) in {0, 1}.
+        """Compute the loss of a batch, a scalar.
 
-        Ignored pixels, and pixels of ``weight`` (B, H, W) 0, count in none
-        of the sums.
+        Ignored pixels, and pixels of weight 0, are left out of all sums.
+
+        Args:
+            pred: logits, (B, 1, H, W).
+            label: 0 or 1, (B, H, W).
+            weight: 0 or more for each pixel, (B, H, W).
+            ignore_index: id of the ignored pixels.
 
         Raises:
             ValueError: when ``pred`` has more than one channel.

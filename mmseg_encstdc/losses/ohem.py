@@ -1,4 +1,4 @@
-"""Cross entropy over hard pixels (online hard example mining)."""
+"""Average the cross entropy over hard pixels (online hard example mining)."""
 import math
 from typing import Optional, Sequence, Tuple, Union
 
@@ -7,28 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import kth_largest
-from ..ops.upsampled_cross_entropy import pixel_weights
 from .base import DecodeLoss
+from .pixel_losses import PixelLosses, PixelReduction
 
-__all__ = ['OhemCELoss', 'ohem_mean']
+__all__ = ['OhemCELoss', 'largest_weights', 'ohem_mean']
 
 
 def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
-    """Mean of the losses above ``threshold``, or of the largest ones.
+    """Average the losses above ``threshold``, or the largest ones.
 
-    Sorted downwards: if the loss number ``min_kept`` (0-based) exceeds the
-    threshold, all that exceed it count, else the ``min_kept`` largest. Nothing
-    is sorted: a selection finds the smallest loss to keep, and on a CPU not even
-    that where the count of hard pixels decides. On a GPU nothing waits for the
-    device. Losses equal to the smallest one kept share what is left for them.
+    If more than ``min_kept`` losses exceed the threshold, all of those are averaged,
+    else the ``min_kept`` largest. A selection finds the smallest loss to keep; no
+    sort is needed. A CPU skips the selection where the threshold decides. A GPU always
+    runs it, so that the host does not wait for the device. Losses equal to the
+    smallest one kept have equal weights.
 
     Args:
-        losses (Tensor): loss of each pixel, any shape; ignored pixels are 0.
-        threshold (float): loss above which a pixel is hard.
-        min_kept (int): fewest pixels to keep; clamped to [1, pixels].
+        losses: loss of each pixel, any shape; ignored pixels are 0.
+        threshold: loss above which a pixel is hard.
+        min_kept: fewest pixels to keep; clamped to [1, pixels].
 
     Returns:
-        Tensor: a scalar.
+        A scalar.
     """
     if losses.numel() == 0:
         return losses.sum()
@@ -40,35 +40,51 @@ def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
 @torch.no_grad()
 def _selection(losses: Tensor, threshold: float,
                min_kept: int) -> Tuple[Tensor, Tensor]:
-    """Weight of each loss in the sum, and what to divide the sum by."""
+    """Return the weights of the losses, of their shape, and the divisor, a scalar."""
     hard = losses > threshold
     count = hard.sum()
     looks = losses.device.type == 'cpu' and not torch.compiler.is_compiling()
     if looks and count > min_kept:
         return hard, count
-    smallest = kth_largest(losses, min_kept)
-    larger, equal = losses > smallest, losses == smallest
-    share = (min_kept - larger.sum()) / equal.sum()
-    largest = torch.where(equal, share.to(losses), larger.to(losses))
+    largest = largest_weights(losses, min_kept)
     decided = count > min_kept
     return (torch.where(decided, hard.to(losses), largest),
             torch.where(decided, count, min_kept))
 
 
-class OhemCELoss(DecodeLoss):
-    """Cross entropy that averages over the hard pixels of the batch.
+def largest_weights(losses: Tensor, kept: int) -> Tensor:
+    """Return 1 for the ``kept`` largest losses and 0 for the others.
+
+    Losses equal to the smallest one kept have equal weights of at most 1; all weights
+    add up to ``kept``.
+
+    Args:
+        losses: any shape.
+        kept: 1 to the number of losses.
+
+    Returns:
+        The weights, in the shape and type of ``losses``.
+    """
+    smallest = kth_largest(losses, kept)
+    larger, equal = losses > smallest, losses == smallest
+    tied_weight = (kept - larger.sum()) / equal.sum()
+    return torch.where(equal, tied_weight.to(losses), larger.to(losses))
+
+
+class OhemCELoss(DecodeLoss, PixelReduction):
+    """Average the cross entropy over the hard pixels of the batch.
 
     Source: STDC-Seg (arXiv 2104.13188), the authors' training code. A pixel
     is hard where the probability of its class is below ``thresh``.
 
     Args:
-        thresh (float): probability in (0, 1). Default: 0.7.
-        min_kept (int | float): fewest pixels to average over: a count for
-            the whole batch of one process (int), or a fraction of its
-            pixels (float in (0, 1]). Default: 1/16, as the authors.
-        class_weight (Sequence[float], optional): weight of each class.
-        loss_weight (float): Default: 1.0.
-        loss_name (str): Default: 'loss_ohem'.
+        thresh: probability in (0, 1).
+        min_kept: fewest pixels to average over: a count for the batch of one
+            process (int), or a fraction of its pixels (float in (0, 1]). 1/16 is
+            the authors'.
+        class_weight: weight of each class, (C, ).
+        loss_weight: factor of the loss.
+        loss_name: key in the log.
 
     Raises:
         ValueError: for a ``thresh`` or ``min_kept`` out of range.
@@ -97,51 +113,36 @@ class OhemCELoss(DecodeLoss):
                 weight: Optional[Tensor] = None,
                 ignore_index: int = 255,
                 **kwargs) -> Tensor:
-        """Loss of a batch.
+        """Compute the loss of a batch, a scalar.
 
         Args:
-            pred (Tensor): logits, (B, C, H, W).
-            label (Tensor): class ids, (B, H, W), int64.
-            weight (Tensor, optional): weight of each pixel, (B, H, W).
-            ignore_index (int): id that counts as loss 0. Default: 255.
-
-        Returns:
-            Tensor: a scalar.
+            pred: logits, (B, C, H, W).
+            label: class ids, (B, H, W), int64.
+            weight: weight of each pixel, (B, H, W).
+            ignore_index: id of pixels whose loss is 0.
         """
         losses = F.cross_entropy(
             pred.to(torch.promote_types(pred.dtype, torch.float32)), label,
             ignore_index=ignore_index, reduction='none')  # (B, H, W)
-        return self.of_map(losses, label, pred.size(1), ignore_index, weight)
+        return self.reduce_pixels(
+            PixelLosses(losses, label, pred.size(1), ignore_index), weight)
 
-    def of_map(self,
-               losses: Tensor,
-               labels: Tensor,
-               classes: int,
-               ignore_index: int = 255,
-               weight: Optional[Tensor] = None) -> Tensor:
-        """Loss of a map of cross entropies without class weights.
+    def reduce_pixels(self, pixels: PixelLosses,
+                      weight: Optional[Tensor] = None) -> Tensor:
+        """Compute the loss of a batch from its pixels, a scalar.
 
         Args:
-            losses (Tensor): cross entropy of each pixel, 0 where ignored,
-                (B, H, W).
-            labels (Tensor): class ids, (B, H, W).
-            classes (int): number of classes.
-            ignore_index (int): id that counts as loss 0. Default: 255.
-            weight (Tensor, optional): weight of each pixel, (B, H, W).
-
-        Returns:
-            Tensor: a scalar.
+            pixels: maps of (B, H, W).
+            weight: weight of each pixel, (B, H, W).
         """
-        if self.class_weight is not None:
-            losses = losses * pixel_weights(
-                self.class_weight, labels, ignore_index, classes, losses)
+        losses = pixels.weighted(self.class_weight)
         if weight is not None:
             losses = losses * weight
         return self.loss_weight * ohem_mean(
             losses, -math.log(self.thresh), self.count(losses.numel()))
 
     def count(self, pixels: int) -> int:
-        """Fewest pixels to keep out of ``pixels``."""
+        """Return the fewest pixels to keep out of ``pixels``."""
         if isinstance(self.min_kept, int):
             return self.min_kept
         return int(self.min_kept * pixels)

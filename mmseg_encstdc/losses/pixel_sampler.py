@@ -1,6 +1,5 @@
-"""MMSegmentation's hard example mining, without its sorts."""
+"""Find the pixels that MMSegmentation's hard example mining finds, without a sort."""
 import math
-from typing import Optional
 
 import torch
 from mmseg.structures import OHEMPixelSampler as StockOHEMPixelSampler
@@ -8,93 +7,94 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..ops import kth_largest, upsampled_cross_entropy
-from .pixel_map import is_plain_cross_entropy, losses_of, weighed
+from .ohem import largest_weights
+from .pixel_losses import (
+    CrossEntropyReduction,
+    PixelLosses,
+    PixelWeighting,
+    loss_modules,
+    pixel_reduction,
+)
 
 __all__ = ['OHEMPixelSampler']
 
 NEVER = -1.  # in place of the loss of an ignored pixel; losses are >= 0
 
 
-class OHEMPixelSampler(StockOHEMPixelSampler):
-    """Which pixels a decode head trains on: those that it finds hard.
+class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
+    """Select the pixels that a decode head finds hard, to train on those alone.
 
-    MMSegmentation's sampler, with its arguments and numbers. A selection takes
-    the place of the sort, nothing waits for a GPU, and a head that has the cross
-    entropy of each pixel at hand asks :meth:`of_map` and needs no logits at the
-    size of the labels. Where pixels tie for the last places without ``thresh``,
-    they share them, which gives the same loss.
+    Has the arguments and numbers of MMSegmentation's sampler. A selection replaces
+    the sort, and the host does not wait for a GPU. Without ``thresh``, pixels of
+    equal loss at the last places have equal weights, which gives the same loss.
 
     Args:
-        context (nn.Module): the decode head.
-        thresh (float, optional): a pixel is hard where the probability of its
-            class is below this, or below that of pixel number ``min_kept`` in
-            ascending order. Default: None, the pixels of the largest losses.
-        min_kept (int): pixels to keep for each image. Default: 100000.
+        context: the decode head.
+        thresh: a pixel is hard where the probability of its class is below this,
+            or below that of pixel number ``min_kept`` in ascending order. None
+            selects the pixels of the largest losses.
+        min_kept: pixels to keep for each image.
     """
 
     def sample(self, seg_logit: Tensor, seg_label: Tensor) -> Tensor:
-        """Weight of each pixel, (B, H, W), in the type of the logits.
+        """Return the weight of each pixel, (B, H, W), in the type of the logits.
 
         Args:
-            seg_logit (Tensor): (B, C, H, W).
-            seg_label (Tensor): (B, 1, H, W).
+            seg_logit: (B, C, H, W).
+            seg_label: (B, 1, H, W).
 
         Raises:
-            ArgumentError: when their sizes differ.
+            ArgumentError: when their sizes differ, and when ``thresh`` is None and a
+                loss of the head gives no losses of pixels.
         """
         if seg_logit.shape[2:] != seg_label.shape[2:] or seg_label.size(1) != 1:
             raise ArgumentError(
                 'seg_label must be (B, 1, H, W) in the size of seg_logit '
                 f'{tuple(seg_logit.shape)}, got {tuple(seg_label.shape)}')
-        labels = seg_label.squeeze(1)
+        labels = seg_label.squeeze(1)  # (B, H, W)
         with torch.no_grad():
             if self.thresh is None:
-                losses = sum(
-                    loss(seg_logit, labels, weight=None,
-                         ignore_index=self.context.ignore_index,
-                         reduction_override='none') for loss in losses_of(self.context))
-                if losses.shape != labels.shape:
-                    raise ArgumentError(
-                        'OHEMPixelSampler without thresh needs losses of pixels, '
-                        'which a loss_decode of the head does not give; set '
-                        'thresh')
-                weights = self._largest(losses, labels)
+                weights = self._largest(
+                    self._losses_of_head(seg_logit, labels), labels)
             else:
                 weights = self._below_threshold(upsampled_cross_entropy(
                     seg_logit, labels,
                     ignore_index=self.context.ignore_index), labels)
         return weights.to(seg_logit)
 
-    @torch.no_grad()
-    def of_map(self, losses: Tensor, labels: Tensor,
-               classes: int) -> Optional[Tensor]:
-        """Weight of each pixel, from its cross entropy without class weights.
-
-        Args:
-            losses (Tensor): 0 where ignored, (B, H, W).
-            labels (Tensor): class ids, (B, H, W).
-            classes (int): number of classes.
-
-        Returns:
-            Tensor: (B, H, W), in the type of ``losses``.
-        """
-        if self.thresh is not None:
-            return self._below_threshold(losses, labels)
-        ignore = self.context.ignore_index
-        return self._largest(sum(
-            loss.loss_weight * weighed(loss, losses, labels, classes, ignore)
-            for loss in losses_of(self.context)), labels)
-
-    def covers(self) -> bool:
-        """Whether :meth:`of_map` can stand for :meth:`sample`."""
+    def takes_pixels(self) -> bool:
+        """Return whether :meth:`pixel_weights` can replace :meth:`sample`."""
         return self.thresh is not None or all(
-            is_plain_cross_entropy(loss) for loss in losses_of(self.context))
+            isinstance(pixel_reduction(loss), CrossEntropyReduction)
+            for loss in loss_modules(self.context))
+
+    @torch.no_grad()
+    def pixel_weights(self, pixels: PixelLosses) -> Tensor:
+        """Return the weight of each pixel, (B, H, W), in the type of the losses."""
+        if self.thresh is not None:
+            return self._below_threshold(pixels.losses, pixels.labels)
+        return self._largest(sum(
+            loss.loss_weight * pixels.weighted(loss.class_weight)
+            for loss in loss_modules(self.context)), pixels.labels)
+
+    def _losses_of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the head's losses of logits (B, C, H, W), pixel by pixel."""
+        losses = sum(
+            loss(logits, labels, weight=None, reduction_override='none',
+                 ignore_index=self.context.ignore_index)
+            for loss in loss_modules(self.context))  # (B, H, W)
+        if losses.shape != labels.shape:
+            raise ArgumentError(
+                'OHEMPixelSampler without thresh needs losses of pixels, which a '
+                'loss_decode of the head does not give; set thresh')
+        return losses
 
     def _kept(self, labels: Tensor) -> int:
-        return self.min_kept * labels.size(0)
+        """Return the number of pixels to keep of labels (B, H, W)."""
+        return min(self.min_kept * labels.size(0), labels.numel())
 
     def _below_threshold(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """1 where the probability, exp(-loss), is below both thresholds."""
+        """Return 1 where the probability, exp(-loss), is below both thresholds."""
         valid = labels != self.context.ignore_index
         candidates = losses.masked_fill(~valid, NEVER)
         # Pixel number ``kept``, or the last valid one, counted from 0.
@@ -106,11 +106,7 @@ class OHEMPixelSampler(StockOHEMPixelSampler):
         return ((losses > limit) & valid).to(losses)
 
     def _largest(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """1 for the largest losses, a share for those tied at the last places."""
-        valid = labels != self.context.ignore_index
-        kept = min(self._kept(labels), losses.numel())
-        smallest = kth_largest(losses.masked_fill(~valid, NEVER), kept)
-        larger = (losses > smallest) & valid
-        equal = (losses == smallest) & valid
-        share = (kept - larger.sum()) / equal.sum().clamp(min=1)
-        return torch.where(equal, share.to(losses), larger.to(losses))
+        """Return the weights of the largest losses (B, H, W), 0 where ignored."""
+        ignored = labels == self.context.ignore_index
+        return largest_weights(losses.masked_fill(ignored, NEVER),
+                               self._kept(labels)).masked_fill(ignored, 0)

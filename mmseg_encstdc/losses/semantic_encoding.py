@@ -1,4 +1,4 @@
-"""Semantic encoding loss: which classes does the image hold?"""
+"""Compute the semantic encoding loss of the classes present in an image."""
 from typing import Optional
 
 import torch.nn.functional as F
@@ -12,37 +12,37 @@ __all__ = ['SemanticEncodingLoss', 'presence_target']
 def presence_target(labels: Tensor,
                     num_classes: int,
                     ignore_index: Optional[int] = 255) -> Tensor:
-    """1 for each class that occurs in a label map, else 0.
+    """Return 1 for each class that occurs in a label map, else 0.
 
     Source: EncNet (arXiv 1803.08904), section 3.2.
 
     Args:
-        labels (Tensor): class ids, (B, H, W) or (B, 1, H, W), integer. Ids
-            outside [0, num_classes) count as ignored.
-        num_classes (int): C.
-        ignore_index (int, optional): id to leave out. Default: 255.
+        labels: class ids, (B, H, W) or (B, 1, H, W), integer. Ids outside
+            [0, num_classes) count as ignored.
+        num_classes: C.
+        ignore_index: id to leave out.
 
     Returns:
-        Tensor: (B, C), in the type of ``labels``.
+        (B, C), in the type of ``labels``.
     """
     dtype, labels = labels.dtype, labels.flatten(1).long()  # (B, N)
     out = (labels < 0) | (labels >= num_classes)
     if ignore_index is not None:
         out = out | (labels == ignore_index)
-    # Ignored pixels mark one class more, which is then cut off.
+    # Ignored pixels mark an additional class, which is removed at the end.
     marks = labels.new_zeros(labels.size(0), num_classes + 1, dtype=dtype)
     index = labels.masked_fill(out, num_classes)
     return marks.scatter_(1, index, 1)[:, :num_classes]
 
 
 class SemanticEncodingLoss(DecodeLoss):
-    """Binary cross entropy of the presence logits, mean over classes.
+    """Average the binary cross entropy of the presence logits over the classes.
 
-    Source: EncNet, section 3.2; weight 0.2 in all of its experiments.
+    Source: EncNet, section 3.2.
 
     Args:
-        loss_weight (float): Default: 0.2.
-        loss_name (str): Default: 'loss_se'.
+        loss_weight: factor of the loss; 0.2 is that of the paper's experiments.
+        loss_name: key in the log.
     """
 
     def __init__(self, loss_weight: float = 0.2, loss_name: str = 'loss_se'):
@@ -54,19 +54,15 @@ class SemanticEncodingLoss(DecodeLoss):
                 weight: Optional[Tensor] = None,
                 ignore_index: int = 255,
                 **kwargs) -> Tensor:
-        """Loss of presence logits.
+        """Compute the loss of a batch, a scalar.
 
         Args:
-            pred (Tensor): presence logits, (B, C). Logits of a map
-                (B, C, H, W) are averaged over its pixels first, so that the
-                loss regularises any decode head.
-            target (Tensor): presence (B, C), or a label map (B, H, W).
-            weight (Tensor, optional): weight of each class, broadcast to
-                (B, C) when it is no map of pixels.
-            ignore_index (int): id left out of a label map. Default: 255.
-
-        Returns:
-            Tensor: a scalar.
+            pred: presence logits, (B, C). Logits of a map (B, C, H, W) are averaged
+                over its pixels first, so that the loss regularises any decode head.
+            target: presence (B, C), or label maps (B, H, W) or (B, 1, H, W).
+            weight: weight of each class, broadcast to (B, C). Weights of pixels,
+                (B, H, W), are not used.
+            ignore_index: id left out of a label map.
 
         Raises:
             ValueError: for logits of another rank.

@@ -143,7 +143,19 @@ def unavailable(operator: Operator, backend: str,
                 'Linux with CUDA or ROCm bring it)')
     if backend == 'cuda' and not load_extension():
         return f'the CUDA kernels are not built: {BUILD}'
-    return None
+    return _import_error(operator.modules[backend])
+
+
+@cache
+def _import_error(module: str) -> Optional[str]:
+    """Return why a module cannot be imported, with one WARNING, or None."""
+    try:
+        import_module(module)
+        return None
+    except Exception as error:  # a Triton that does not fit this PyTorch
+        logger.warning('%s cannot be imported, so another backend computes: %s',
+                       module, _one_line(error))
+        return f'{module} cannot be imported: {_one_line(error)}'
 
 
 @cache
@@ -213,8 +225,12 @@ def _find_error(backend: str, device: torch.device, dtype: torch.dtype,
                         f'{limit:.0e} is accepted')
         return None
     except Exception as error:  # whatever a compiler, a driver or a kernel raises
-        lines = str(error).strip().splitlines() or ['no message']
-        return f'{type(error).__name__}: {lines[0]}'
+        return _one_line(error)
     finally:
         if waits:
             torch.cuda.set_sync_debug_mode(waits)
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['no message']
+    return f'{type(error).__name__}: {lines[0]}'

@@ -7,18 +7,16 @@ one. Neither sorts all values, and none makes the host wait for a GPU.
 import torch
 from torch import Tensor
 
+from .backend import define
+
 __all__ = ['kth_largest']
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """Return the ``k``-th largest value, counted from 1; NaN is the largest.
 
-    Args:
-        values: float32 or float64, any shape, at least one number.
-        k: 1 <= k <= the number of values.
-
-    Returns:
-        A scalar, without a gradient.
+    Values are float32 or float64, of any shape. The result, a scalar, has no
+    gradient.
 
     Raises:
         ValueError: for a ``k`` out of range.
@@ -32,13 +30,7 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return torch.ops.mmseg_encstdc.kth_largest(values.detach(), k)
 
 
-torch.library.define(
-    'mmseg_encstdc::kth_largest', '(Tensor values, int k) -> Tensor',
-    tags=torch.Tag.pt2_compliant_tag)
-
-
-@torch.library.impl('mmseg_encstdc::kth_largest', 'default')
-def _kth_largest(values, k):
+def _compute(values, k):
     values = values.flatten()
     if values.device.type != 'cpu':
         # kthvalue alone gives one block all values; it tells NaN from infinity.
@@ -49,6 +41,9 @@ def _kth_largest(values, k):
     return torch.tensor(array[index], dtype=values.dtype)
 
 
-@torch.library.register_fake('mmseg_encstdc::kth_largest')
-def _(values, k):
-    return values.new_empty(())
+def _refuse(ctx, *grads):
+    raise RuntimeError('kth_largest has no gradient')
+
+
+define('kth_largest(Tensor values, int k) -> Tensor', _compute,
+       lambda values, k: values.new_empty(()), _refuse)

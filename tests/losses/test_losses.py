@@ -137,7 +137,7 @@ def test_where_nothing_may_wait_for_a_count_ohem_is_the_same(
     torch.testing.assert_close(blind, looked)
 
 
-def test_pixels_tied_at_the_smallest_loss_kept_share_what_is_left():
+def test_ohem_mean_gives_tied_losses_equal_weights():
     losses = torch.tensor([3., 1., 2., 1., 1., 0.])
     value, grad = gradient(lambda x: ohem_mean(x, 9., 4), losses)
     assert value == (3 + 2 + 1 + 1) / 4
@@ -630,7 +630,7 @@ def test_detail_loss_of_ignored_pixels_alone_is_finite_with_no_gradient():
     assert value == 0 and (grad == 0).all()
 
 
-def test_learned_fusion_starts_at_the_given_shares():
+def test_learned_fusion_starts_at_the_normalised_weights():
     labels = random_labels((2, 24, 32), 5)
     loss = DetailAggregateLoss((1.2, 0.6, 0.2), learn_fusion=True)
     fine, middle, coarse = detail_edges(labels)

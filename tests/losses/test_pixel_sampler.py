@@ -10,7 +10,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.structures import OHEMPixelSampler as StockSampler
 from torch import nn
 
-from mmseg_encstdc.losses import OhemCELoss, OHEMPixelSampler
+from mmseg_encstdc.losses import OhemCELoss, OHEMPixelSampler, PixelLosses
 
 IGNORE = 255
 CLASSES = 4
@@ -18,7 +18,7 @@ thorough = settings(max_examples=60, deadline=None, derandomize=True)
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 thresholds = st.sampled_from([None, 0.1, 0.3, 0.7, 1.5, -1.])
 counts = st.integers(2, 60)
-ignored_shares = st.sampled_from([0., 0.3, 0.9, 1.])
+ignored_fractions = st.sampled_from([0., 0.3, 0.9, 1.])
 
 
 def head(*losses):
@@ -37,22 +37,22 @@ def draw(size, seed, ignored):
     return logits, labels
 
 
-def losses_of(logits, labels):
-    return F.cross_entropy(
+def pixels_of(logits, labels):
+    losses = F.cross_entropy(
         logits, labels, ignore_index=IGNORE, reduction='none')
+    return PixelLosses(losses, labels, CLASSES, IGNORE)
 
 
 @thorough
-@given(sizes, thresholds, counts, ignored_shares, st.integers(0, 2**16))
-def test_the_same_pixels_are_picked(size, thresh, min_kept, ignored, seed):
+@given(sizes, thresholds, counts, ignored_fractions, st.integers(0, 2**16))
+def test_sampler_matches_mmsegmentation(size, thresh, min_kept, ignored, seed):
     logits, labels = draw(size, seed, ignored)
     context = head()
     expected = StockSampler(context, thresh, min_kept).sample(
         logits, labels.unsqueeze(1))
     ours = OHEMPixelSampler(context, thresh, min_kept)
     assert torch.equal(ours.sample(logits, labels.unsqueeze(1)), expected)
-    assert torch.equal(
-        ours.of_map(losses_of(logits, labels), labels, CLASSES), expected)
+    assert torch.equal(ours.pixel_weights(pixels_of(logits, labels)), expected)
 
 
 @pytest.mark.parametrize('losses', [
@@ -60,44 +60,43 @@ def test_the_same_pixels_are_picked(size, thresh, min_kept, ignored, seed):
     (CrossEntropyLoss(loss_weight=0.1),
      CrossEntropyLoss(class_weight=[1., 5., 0.1, 2.])),
 ])
-def test_without_a_threshold_the_losses_of_the_head_decide(losses):
+def test_sampler_without_threshold_uses_the_losses_of_the_head(losses):
     logits, labels = draw((2, 9, 9), 0, 0.2)
     context = head(*losses)
     expected = StockSampler(context, None, 20).sample(
         logits, labels.unsqueeze(1))
     ours = OHEMPixelSampler(context, None, 20)
     assert torch.equal(ours.sample(logits, labels.unsqueeze(1)), expected)
-    assert torch.equal(
-        ours.of_map(losses_of(logits, labels), labels, CLASSES), expected)
+    assert torch.equal(ours.pixel_weights(pixels_of(logits, labels)), expected)
 
 
-def test_with_a_threshold_class_weights_decide_nothing():
+def test_sampler_with_threshold_ignores_class_weights():
     logits, labels = draw((2, 9, 9), 0, 0.2)
     weighed = head(CrossEntropyLoss(class_weight=[1., 5., 0.1, 2.]))
     assert torch.equal(*(
-        OHEMPixelSampler(context, 0.4, 20).of_map(
-            losses_of(logits, labels), labels, CLASSES)
+        OHEMPixelSampler(context, 0.4, 20).pixel_weights(pixels_of(logits, labels))
         for context in (head(), weighed)))
 
 
-def test_tied_pixels_share_the_last_places_and_the_loss_is_the_same():
+def test_sampler_gives_tied_pixels_equal_weights_and_the_same_loss():
     losses = torch.tensor([[[3., 1., 1., 1., 0.]]])
     labels = torch.zeros(1, 1, 5, dtype=torch.int64)
-    weights = OHEMPixelSampler(head(), None, 3).of_map(losses, labels, CLASSES)
+    weights = OHEMPixelSampler(head(), None, 3).pixel_weights(
+        PixelLosses(losses, labels, CLASSES, IGNORE))
     torch.testing.assert_close(
         weights, torch.tensor([[[1., 2 / 3, 2 / 3, 2 / 3, 0.]]]))
     assert (weights * losses).sum() == 3 + 1 + 1
 
 
-def test_losses_it_cannot_take_apart_are_left_to_the_logits():
-    assert OHEMPixelSampler(head(CrossEntropyLoss()), None, 5).covers()
-    assert OHEMPixelSampler(head(OhemCELoss()), 0.7, 5).covers()
-    assert not OHEMPixelSampler(head(OhemCELoss()), None, 5).covers()
+def test_sampler_takes_pixels_of_losses_it_can_compute():
+    assert OHEMPixelSampler(head(CrossEntropyLoss()), None, 5).takes_pixels()
+    assert OHEMPixelSampler(head(OhemCELoss()), 0.7, 5).takes_pixels()
+    assert not OHEMPixelSampler(head(OhemCELoss()), None, 5).takes_pixels()
     assert not OHEMPixelSampler(
-        head(CrossEntropyLoss(use_sigmoid=True)), None, 5).covers()
+        head(CrossEntropyLoss(use_sigmoid=True)), None, 5).takes_pixels()
 
 
-def test_no_gradient_passes():
+def test_sampler_weights_have_no_gradient():
     logits, labels = draw((1, 5, 5), 0, 0.)
     sampler = OHEMPixelSampler(head(), 0.7, 5)
     weights = sampler.sample(logits.requires_grad_(), labels.unsqueeze(1))
@@ -106,14 +105,14 @@ def test_no_gradient_passes():
 
 @pytest.mark.parametrize('thresh', [None, 0.7])
 @pytest.mark.parametrize('shape', [(1, 1, 6, 5), (1, 2, 5, 5)])
-def test_labels_of_another_size_are_refused(thresh, shape):
+def test_sampler_rejects_labels_of_another_size(thresh, shape):
     sampler = OHEMPixelSampler(head(), thresh, 5)
     labels = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(AssertionError, match='in the size of seg_logit'):
         sampler.sample(torch.zeros(1, CLASSES, 5, 5), labels)
 
 
-def test_without_a_threshold_a_loss_of_no_pixels_is_refused():
+def test_sampler_without_threshold_rejects_a_loss_without_pixels():
     sampler = OHEMPixelSampler(head(OhemCELoss()), None, 5)
     with pytest.raises(AssertionError, match='needs losses of pixels'):
         sampler.sample(torch.zeros(1, CLASSES, 5, 5),

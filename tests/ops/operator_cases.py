@@ -3,7 +3,7 @@ import torch
 
 from mmseg_encstdc.ops import encode_reference
 
-TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as ops/encode.h has them
+TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as encode.h has them
 
 # Of the CUDA kernels: largest error over the largest value, against the formula
 # in float64 on the same features. The gradient of x is in the type of x.

@@ -1,12 +1,15 @@
 """backend chooses which implementation computes, checks it, and says why."""
 import ast
+import json
 import logging
+import statistics
 import subprocess
 import sys
 import types
 
 import pytest
 import torch
+from interpreted_kernels import interpreted, interpreter, source_of
 
 import mmseg_encstdc
 from mmseg_encstdc.ops import backend, encode, encode_reference, upsampled_cross_entropy
@@ -37,7 +40,7 @@ def test_choose_takes_torch_on_a_cpu(monkeypatch, inputs, loss_inputs, asked):
         monkeypatch.delenv(backend.VARIABLE, raising=False)
     else:
         monkeypatch.setenv(backend.VARIABLE, asked)
-    assert backend.choose('encode', *inputs) is matmul
+    assert backend.choose('encode', *inputs[:2]) is matmul
     assert backend.choose('upsampled_cross_entropy', *loss_inputs) is bands
 
 
@@ -98,6 +101,22 @@ def test_auto_takes_nothing_that_has_no_self_check():
     assert set(backend.AUTO) == set(backend.OPERATORS)
 
 
+def test_auto_follows_the_gpu_runs_on_record(root):
+    times = {}
+    for file in (root / 'benchmarks' / 'results').glob('encode_*.json'):
+        for row in json.loads(file.read_text()).get('shapes', ()):
+            for name in set(row['times_ms']) & {'triton', 'cuda'}:
+                times.setdefault(name, []).append(
+                    row['times_ms'][name]['forward_backward'] /
+                    row['times_ms']['torch']['forward_backward'])
+    measured = sorted(times, key=lambda name: statistics.median(times[name]))
+    order = backend.AUTO['encode']
+    if not measured:  # then what has no run on a GPU stays out
+        assert order == ('triton', )
+    else:
+        assert order[0] == measured[0]
+
+
 # --- The self-check ---------------------------------------------------------------
 
 
@@ -110,7 +129,7 @@ class Gpu:
     def __init__(self, change=lambda value: value, of='encodings'):
         self.change, self.of, self.calls = change, of, 0
 
-    def why_not(self, x, codewords, scale):
+    def why_not(self, x, codewords):
         return 'x is float64' if x.dtype == torch.float64 else None
 
     def forward(self, *inputs):
@@ -195,6 +214,54 @@ def test_self_check_turns_an_exception_into_one_line(pretend, inputs, caplog):
     assert torch.equal(encode(*inputs), matmul.forward(*inputs))
     record, = caplog.records
     assert record.message.endswith('RuntimeError: no C compiler')
+
+
+BROKEN = {  # a line of the Triton kernels, and the same with a fault
+    'gather': ('total -= tl.sum(weight_sums, 0)', 'total += tl.sum(weight_sums, 0)'),
+    'softmax': ('exponentials / tl.sum(exponentials, 1)', 'exponentials / K'),
+    'grad_features': ('total += 2 * tl.sum(grad_distance', 'total -= 2 * tl.sum('
+                      'grad_distance'),
+}
+
+
+@pytest.mark.parametrize('fault', [None, *BROKEN])
+def test_self_check_of_triton_kernels_catches_a_fault(
+        pretend, caplog, tmp_path, fault):
+    text = source_of('encode').read_text()
+    if fault:
+        assert text.count(BROKEN[fault][0]) == 1
+        text = text.replace(*BROKEN[fault])
+    path = tmp_path / 'triton_copy.py'
+    path.write_text(text)
+    module = interpreted('encode', path)
+    pretend(module)
+    x, *rest = torch.randn(2, 21, 30), torch.randn(3, 21), -torch.rand(3) / 5
+    with interpreter():
+        got = encode(x, *rest)
+    torch.testing.assert_close(got, matmul.forward(x, *rest), rtol=0, atol=1e-4)
+    if fault:
+        record, = caplog.records
+        assert 'the triton backend failed its self-check' in record.message
+        assert torch.equal(got, matmul.forward(x, *rest))
+    else:
+        assert not caplog.records
+        assert not torch.equal(got, matmul.forward(x, *rest))  # Triton computed
+
+
+def test_a_module_that_cannot_be_imported_is_one_warning(
+        pretend, inputs, monkeypatch, caplog):
+    unavailable = backend.unavailable
+    pretend(Gpu())
+    monkeypatch.setattr(backend, 'unavailable', unavailable)
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    monkeypatch.setattr(backend, 'find_spec', lambda name: True)
+    monkeypatch.setitem(sys.modules, 'mmseg_encstdc_test_gpu', None)
+    backend._import_error.cache_clear()
+    for _ in range(2):
+        assert torch.equal(encode(*inputs), matmul.forward(*inputs))
+    backend._import_error.cache_clear()
+    record, = caplog.records
+    assert record.message.startswith('mmseg_encstdc_test_gpu cannot be imported')
 
 
 def test_self_check_waits_while_a_graph_is_captured(pretend, inputs, monkeypatch):

@@ -2,9 +2,9 @@
 import ctypes
 from collections import Counter
 
+import encode_twin
 import pytest
 import torch
-import twin
 from emulated_kernels import Device, compile_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,21 +25,15 @@ DEVICES = {
     'small memory': Device(3, 101376, 86),
 }
 
-def by_twin(kernels, x, codewords, scale, grad, device):
-    outcome = []
-    for backward in (False, True):
-        plan = kernels.plan(x, codewords, backward, device)
-        tiling = twin.Tiling(plan.chunk, plan.blocks, plan.cluster)
-        if backward:
-            outcome += twin.encode_backward(grad, x, codewords, scale, tiling)
-        else:
-            outcome.append(twin.encode_forward(x, codewords, scale, tiling))
-    return outcome
+
+def by_twin(x, codewords, scale, grad):
+    return [encode_twin.forward(x, codewords, scale),
+            *encode_twin.backward(grad, x, codewords, scale)]
 
 
 def by_kernels(kernels, x, codewords, scale, grad, device=Device(), seed=0):
-    return [kernels.forward(x, codewords, scale, device, seed),
-            *kernels.backward(grad, x, codewords, scale, device, seed)]
+    return [*kernels(x, codewords, scale, None, device, seed),
+            *kernels(x, codewords, scale, grad, device, seed)]
 
 
 @settings(max_examples=60)
@@ -54,7 +48,7 @@ def test_any_shape_type_and_layout_is_the_formula_and_the_twin(
     inputs, device = (x, *rest), DEVICES[device]
     got = by_kernels(kernels, *inputs, device, seed)
     assert_agree(got, formula(*inputs), FORMULA[dtype], inputs)
-    assert_agree(got, by_twin(kernels, *inputs, device), TWIN[dtype], inputs)
+    assert_agree(got, by_twin(*inputs), TWIN[dtype], inputs)
 
 
 LARGE = {
@@ -75,7 +69,7 @@ def test_large_shapes_are_the_formula_and_the_twin(kernels, case, layout, dtype)
     inputs, device = (LAYOUTS[layout](x), *rest), DEVICES[device]
     got = by_kernels(kernels, *inputs, device)
     assert_agree(got, formula(*inputs), FORMULA[dtype], inputs)
-    assert_agree(got, by_twin(kernels, *inputs, device), TWIN[dtype], inputs)
+    assert_agree(got, by_twin(*inputs), TWIN[dtype], inputs)
 
 
 @pytest.mark.parametrize('dtype', TYPES)
@@ -111,9 +105,9 @@ def test_encnet_on_an_h100_needs_little_memory_beside_x(kernels):
     codewords = torch.empty(32, 512)
     for backward in (False, True):
         plan = kernels.plan(x, codewords, backward)
-        assert (plan.chunk, plan.blocks, plan.cluster) == (512, 120, 8)
+        assert (plan.block_channels, plan.blocks, plan.cluster_size) == (512, 120, 8)
         assert plan.stages == 2  # the next tile is under way
-        assert plan.workspace < 0.05 * x.nbytes
+        assert plan.workspace_bytes < 0.05 * x.nbytes
 
 
 @pytest.mark.parametrize('device', DEVICES)
@@ -123,19 +117,18 @@ def test_any_batch_keeps_a_device_busy(kernels, device):
         x = torch.empty(batch, 512, 64 * 64, dtype=torch.bfloat16)
         plan = kernels.plan(x, torch.empty(32, 512), False, device)
         tiles = batch * 128
-        teams = plan.blocks // plan.cluster
-        # A block has a share of each image that its team has a part of.
-        most = max(sum(-(-part // plan.cluster) for part in own)
-                   for own in parts_by_team(batch, 128, teams))
+        clusters = plan.blocks // plan.cluster_size
+        # The blocks of a cluster divide the tiles of each of its segments.
+        most = max(sum(-(-segment // plan.cluster_size) for segment in own)
+                   for own in segments_by_cluster(batch, 128, clusters))
         least = -(-tiles // device.processors)
         assert least <= most <= least + least // 8, batch
 
 
-def parts_by_team(batch, tiles, teams):
-    """For each team, how many tiles it has of each image it has a part of."""
-    for team in range(teams):
-        own = range(batch * tiles * team // teams,
-                    batch * tiles * (team + 1) // teams)
+def segments_by_cluster(batch, tiles, clusters):
+    """Yield for each cluster how many tiles it has of each of its images."""
+    for i in range(clusters):
+        own = range(batch * tiles * i // clusters, batch * tiles * (i + 1) // clusters)
         yield Counter(tile // tiles for tile in own).values()
 
 
@@ -148,16 +141,16 @@ def test_a_plan_keeps_to_the_device(kernels, shape, device):
     for dtype in TYPES:
         for backward in (False, True):
             plan = kernels.plan(x.to(dtype), codewords, backward, DEVICES[device])
-            if plan is None:  # path A then; it is only so for many codewords
+            if plan is None:  # only for many codewords
                 assert codes > 64
                 continue
-            assert plan.bytes <= DEVICES[device].shared_bytes
-            assert plan.blocks % plan.cluster == 0
+            assert plan.shared_bytes <= DEVICES[device].shared_bytes
+            assert plan.blocks % plan.cluster_size == 0
             assert 1 <= plan.blocks <= DEVICES[device].processors
 
 
 FAULTY = '''
-#include "emulated_device.h"
+#include "common/device.cuh"
 using namespace encstdc;
 static void kernel(float* out) {
   float* shared = reinterpret_cast<float*>(shared_memory());

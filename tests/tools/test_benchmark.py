@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from mmseg_encstdc.errors import InputError
+from mmseg_encstdc.ops.backend import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 import benchmark  # noqa: E402
 import record  # noqa: E402
+from common import backends  # noqa: E402
 from encode_op import (  # noqa: E402
     command,
     contenders,
@@ -179,12 +181,12 @@ def test_the_table_and_the_plot_take_a_result_of_a_gpu(rows, tmp_path):
             ratios = row['ratios']['torch']
             ratios['ours_over_floor'] = ratios.pop('ours_over_products')
             for values in (row['times_ms'], row['memory'], row['ratios']):
-                values['cuda'] = values['torch']
+                values['triton'] = values['cuda'] = values['torch']
             gpu.append(row)
     gpu[1]['times_ms']['stock'] = gpu[1]['memory']['stock'] = None
     gpu[1]['skipped'] = dict(stock='out of memory')
     text = report.table(gpu)
-    assert 'stock/cuda' in text and 'cuda/floor' in text
+    assert 'stock/triton' in text and 'cuda/floor' in text
     assert f'{SHAPES[1]}, float32: stock left out, out of memory' in text
     report.plot(dict(device='a GPU', shapes=gpu), tmp_path / 'gpu.png')
     assert (tmp_path / 'gpu.png').stat().st_size < 100_000
@@ -206,14 +208,47 @@ def test_a_gpu_is_timed_by_graphs_on_inputs_out_of_cache(dtype):
         assert all(value > 0.8 for value in ratios['ours_over_floor'].values())
 
 
-def test_the_path_is_forced_and_given_back(monkeypatch):
-    monkeypatch.delenv(contenders.PATH, raising=False)
-    for before in (None, 'auto'):
-        if before:
-            monkeypatch.setenv(contenders.PATH, before)
-        with contenders.forced('torch'):
-            assert contenders.os.environ[contenders.PATH] == 'torch'
-        assert contenders.os.environ.get(contenders.PATH) == before
+@pytest.mark.parametrize('before', [None, 'auto'])
+def test_forced_sets_the_backend_and_restores_it(monkeypatch, before):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if before:
+        monkeypatch.setenv(VARIABLE, before)
+    for name, expected in (('torch', 'torch'), ('triton', 'triton'),
+                           ('stock', before)):
+        with backends.forced(name):
+            assert os.environ.get(VARIABLE) == expected
+        assert os.environ.get(VARIABLE) == before
+
+
+def test_contenders_are_stock_and_the_backends_that_can_run(monkeypatch):
+    missing = dict(cuda='not built')
+    monkeypatch.setattr(backends.backend, 'unavailable',
+                        lambda operator, name, device: missing.get(name))
+    assert contenders.contenders(CPU) == ('stock', 'torch')
+    gpu = torch.device('cuda')
+    assert contenders.contenders(gpu) == ('stock', 'torch', 'triton')
+    missing.clear()
+    assert contenders.contenders(gpu) == ('stock', 'torch', 'triton', 'cuda')
+
+
+def test_kernels_that_fail_or_disagree_are_left_out(monkeypatch):
+    monkeypatch.setattr(timing, 'contenders',
+                        lambda device: ('stock', 'torch', 'triton', 'cuda'))
+    true = timing.outcome
+
+    def outcome(name, inputs):
+        if name == 'triton':
+            raise RuntimeError('out of registers\nand more')
+        values = true('torch', inputs)
+        return [2 * value for value in values] if name == 'cuda' else values
+
+    monkeypatch.setattr(timing, 'outcome', outcome)
+    row = timing.measure(
+        contenders.Shape(1, 8, 4, 4, 3), CPU, torch.float32, 3)
+    assert row['skipped']['triton'] == 'out of registers'
+    assert row['skipped']['cuda'].startswith('cuda and torch disagree at 1x8x4x4x3')
+    assert row['times_ms']['triton'] is None and row['times_ms']['torch']
+    assert 'triton left out, out of registers' in report.table([row])
 
 
 @pytest.mark.parametrize('text', ['2x512', '1x8x4x4x0', '1x8x4x4x257',
@@ -387,12 +422,12 @@ def test_without_git_the_commit_is_unknown(empty, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('value', ['torch', 'nonsense'])
-def test_a_path_that_the_user_chose_is_ignored_and_said_so(
+def test_a_backend_that_the_user_chose_is_ignored_and_said_so(
         value, folder, patch, monkeypatch, capsys):
-    monkeypatch.setenv(contenders.PATH, value)
+    monkeypatch.setenv(VARIABLE, value)
     call(patch, 'op', '--device', 'cpu', '--rounds', 3, '--name', 'ignored',
          '--no-memory', '--no-plot', '--shapes', SHAPES[0])
-    assert f'{contenders.PATH}={value} is ignored' in capsys.readouterr().out
+    assert f'{VARIABLE}={value} is ignored' in capsys.readouterr().out
     assert (folder / 'ignored.json').is_file()
     assert not (folder / 'ignored.png').exists()
 

@@ -1,6 +1,8 @@
-"""The check of the CUDA kernels, with compilers that only talk."""
+"""The check of the kernels: an nvcc that only prints, and Triton's real compiler."""
 import json
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,12 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 import check_kernels  # noqa: E402
 import record  # noqa: E402
+from kernel_checks import cuda, triton  # noqa: E402
+
+from mmseg_encstdc.ops import backend  # noqa: E402
+
+FILES = sorted(file.relative_to(ROOT / 'ops').as_posix()
+               for file in (ROOT / 'ops').rglob('*.cu'))
 
 # Of the real one: what each of these options prints, and a file of PTX.
 NVCC = """#!/bin/sh
@@ -48,8 +56,9 @@ def programs(monkeypatch, tmp_path):
 
 @pytest.fixture
 def call(monkeypatch, tmp_path):
-    """Runs the tool in this process."""
+    """Runs the tool in this process, without Triton."""
     monkeypatch.setattr(record, 'RESULTS', tmp_path / 'results')
+    monkeypatch.setattr(check_kernels, 'find_spec', lambda name: None)
 
     def call(*words):
         monkeypatch.setattr(
@@ -67,64 +76,76 @@ def refusal(call, *words) -> str:
     return stopped.value.code
 
 
-def test_every_file_is_compiled_for_what_nvcc_knows(programs, call, capsys):
+# --- nvcc -----------------------------------------------------------------------
+
+
+def test_cuda_compiles_every_file_for_what_nvcc_knows(programs, call, capsys):
     call()
     lines = capsys.readouterr().out.splitlines()
-    for file in (ROOT / 'ops').glob('*.cu'):
-        for arch in (80, 90):
-            assert any(file.name in line and f' {arch} ' in line
+    assert FILES
+    for file in FILES:
+        for target in ('sm_80', 'sm_90'):
+            assert any(f' {file} ' in line and f' {target} ' in line
                        for line in lines)
-    assert not any(' 75 ' in line or ' 100 ' in line for line in lines)
-    assert lines[-1] == 'binding.cpp: syntax is right'
+    assert not any(' sm_75 ' in line or ' sm_100 ' in line for line in lines)
+    assert 'binding.cpp: the syntax is right' in lines
 
 
-def test_without_nvcc_nothing_is_compiled(programs, call, capsys, tmp_path):
+def test_cuda_finds_files_in_folders(programs, call, monkeypatch, tmp_path, capsys):
+    (tmp_path / 'ops' / 'deep' / 'deeper').mkdir(parents=True)
+    (tmp_path / 'ops' / 'deep' / 'deeper' / 'a.cu').touch()
+    monkeypatch.setattr(cuda, 'OPS', tmp_path / 'ops')
+    call('--arch', 80)
+    assert ' deep/deeper/a.cu ' in capsys.readouterr().out
+
+
+def test_without_compilers_nothing_is_compiled(programs, call, capsys, tmp_path):
     (tmp_path / 'bin' / 'nvcc').unlink()
     call('--arch', 99)
     assert capsys.readouterr().out == (
-        'skipped: the CUDA kernels were not compiled, there is no nvcc\n')
+        'skipped: the CUDA kernels were not compiled, there is no nvcc\n'
+        'skipped: the Triton kernels were not compiled, triton is not installed\n')
 
 
 def test_without_gxx_the_binding_is_left_out(programs, call, capsys, tmp_path):
     (tmp_path / 'bin' / 'g++').unlink()
     call('--arch', 80)
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        'skipped: binding.cpp was not checked, there is no g++')
+    assert ('skipped: binding.cpp was not checked, there is no g++'
+            in capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize('arch', [99, -5, 0, 75])
-def test_an_architecture_that_nvcc_does_not_know_is_named(arch, programs, call):
+def test_arch_that_nvcc_does_not_know_is_named(arch, programs, call):
     line = refusal(call, '--arch', 80, arch)
     assert line.startswith(f'error: --arch {arch} is not known to ')
     assert line.endswith('give some of 80 90')
 
 
 @pytest.mark.parametrize('jobs', [0, -1])
-def test_no_jobs_are_too_few(jobs, programs, call):
+def test_jobs_below_one_are_refused(jobs, programs, call):
     assert refusal(call, '--jobs', jobs) == (
         f'error: --jobs must be at least 1, got {jobs}')
 
 
 @pytest.mark.parametrize('words, before, after, says', [
     ([], NVCC, 'no program', 'nvcc cannot be run: OSError'),
-    ([], NVCC, '#!/bin/sh\n', 'nvcc --list-gpu-arch names no architecture'),
-    ([], 'Used 168', 'Used no', 'nvcc reported no registers of cross_entropy_'),
-    ([], 'TOP=', 'BOTTOM=', 'nvcc --dryrun names no toolkit (TOP=)'),
-    (['--record'], 'release', 'edition', 'nvcc --version names no release'),
+    ([], NVCC, '#!/bin/sh\n', 'nvcc --list-gpu-arch printed nothing like'),
+    ([], 'Used 168', 'Used no', 'nvcc reported no registers of '),
+    ([], 'TOP=', 'BOTTOM=', 'nvcc --dryrun -c none.cu printed nothing like'),
+    (['--record'], 'release', 'edition', 'nvcc --version printed nothing like'),
 ])
-def test_an_nvcc_that_is_none_ends_with_one_line(
+def test_nvcc_that_is_not_cudas_ends_with_one_line(
         words, before, after, says, programs, call):
     programs(nvcc=NVCC.replace(before, after))
     line = refusal(call, *words)
     assert line.startswith('error: ') and says in line
 
 
-def test_what_does_not_compile_ends_with_what_the_compiler_said(programs, call):
+def test_compile_error_ends_with_what_the_compiler_said(programs, call):
     programs(nvcc=NVCC.replace('*)\n', '*) echo unknown type >&2; exit 1;\n'))
     with pytest.raises(SystemExit) as stopped:
         call('--arch', 90)
-    assert stopped.value.code.startswith(
-        'error: cross_entropy_bfloat16.cu for sm_90:\n')
+    assert stopped.value.code.startswith(f'error: {FILES[0]} for sm_90:\n')
     assert 'unknown type' in stopped.value.code
     programs(nvcc=NVCC, gxx='#!/bin/sh\necho unknown type >&2; exit 1')
     with pytest.raises(SystemExit, match='error: binding.cpp:\nunknown type'):
@@ -135,40 +156,33 @@ def test_what_does_not_compile_ends_with_what_the_compiler_said(programs, call):
     (' 0 bytes spill loads', ' 4 bytes spill loads', 'sm_80 spills 4 bytes'),
     ('mma.sync', 'fma', 'sm_80 has no tensor-core instructions'),
 ])
-def test_spills_and_plain_products_are_faults(
+def test_cuda_spills_and_plain_products_are_faults(
         before, after, says, programs, call, capsys):
     programs(nvcc=NVCC.replace(before, after))
-    with pytest.raises(SystemExit, match=says):
+    with pytest.raises(SystemExit) as stopped:
         call('--arch', 80)
-    assert 'encode_float32.cu' in capsys.readouterr().out
+    table = capsys.readouterr().out
+    for file in FILES:
+        assert f'{file} for {says}' in stopped.value.code
+        assert f' {file} ' in table
 
 
-def test_only_files_named_without_products_may_have_none():
-    row = dict(arch=90, spilled_bytes=0, tensor_core_instructions=0)
-    for name in ('encode_float32.cu', 'my_cross_entropy_float32.cu', 'other.cu'):
-        assert check_kernels.faults(dict(row, file=name)) == [
-            f'{name} for sm_90 has no tensor-core instructions']
-    for prefix in check_kernels.WITHOUT_PRODUCTS:
-        files = [file.name for file in (ROOT / 'ops').glob(f'{prefix}*.cu')]
-        assert files
-        for name in files:
-            assert check_kernels.faults(dict(row, file=name)) == []
-            spilling = dict(row, file=name, spilled_bytes=8)
-            assert check_kernels.faults(spilling) == [
-                f'{name} for sm_90 spills 8 bytes']
+def test_cuda_below_tensor_cores_only_has_to_compile():
+    row = cuda.Row('a.cu', 'sm_75', 1, 255, 8, None, 0)
+    assert cuda.faults(row) == []
+    assert len(cuda.faults(row._replace(target='sm_80'))) == 2
 
 
-def test_a_record_names_the_release(programs, call, tmp_path):
+def test_record_names_compilers_and_kernels(programs, call, tmp_path):
     call('--record', '--arch', 80)
     result = json.loads((tmp_path / 'results' / 'kernels.json').read_text())
-    assert result['nvcc'] == '13.0'
-    assert len(result['files']) == len(list((ROOT / 'ops').glob('*.cu')))
+    assert (result['nvcc'], result['triton']) == ('13.0', None)
+    assert [row['kernels'] for row in result['kernels']] == FILES
 
 
-def test_a_record_that_cannot_be_written_is_known_first(
+def test_record_that_cannot_be_written_is_known_first(
         programs, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(check_kernels, 'compile_all',
-                        lambda *_: pytest.fail('compiled'))
+    monkeypatch.setattr(cuda, 'compile_file', lambda *_: pytest.fail('compiled'))
     (tmp_path / 'results').write_text('a file')
     assert 'results cannot be written' in refusal(call, '--record')
 
@@ -177,8 +191,104 @@ def test_control_c_ends_with_one_line(programs, call, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(check_kernels, 'compile_file', stop)
+    monkeypatch.setattr(cuda, 'compile_file', stop)
     with pytest.raises(SystemExit) as stopped:
         call('--arch', 80)
     assert stopped.value.code == 130
     assert capsys.readouterr().err == 'stopped\n'
+
+
+# --- Triton ---------------------------------------------------------------------
+
+needs_triton = pytest.mark.skipif(
+    find_spec('triton') is None, reason='needs triton, which is for Linux x86-64')
+
+
+@pytest.fixture(scope='module')
+def compiled():
+    """Rows and faults of the kernels of broken_kernels, for two targets. The tests of
+    the operators interpret kernels; that must not reach the compiler."""
+    import broken_kernels
+    operators = {name: triton.Operator(
+        'broken_kernels', getattr(broken_kernels, f'{name}_calls'), name != 'copy')
+        for name in ('right', 'faulty', 'copy')}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('TRITON_INTERPRET', '1')
+        before = dict(os.environ)
+        found = triton.check(('sm_86', 'gfx942'), 1, operators)
+        assert os.environ == before
+    return found
+
+
+def row_of(compiled, kernels, target):
+    row, = (each for each in compiled[0]
+            if (each.kernels, each.target) == (kernels, target))
+    return row
+
+
+@needs_triton
+@pytest.mark.parametrize('target', ['sm_86', 'gfx942'])
+def test_triton_reports_what_the_compiler_says(compiled, target):
+    row = row_of(compiled, 'right: multiply', target)
+    assert row.compiled == 1 and row.spilled_bytes == 0
+    assert 8 < row.registers <= 255 and row.tensor_core_instructions > 0
+    assert 2048 <= row.shared_bytes <= 8192  # of two operands of 2048 bytes
+    assert not any(' of right ' in fault for fault in compiled[1])
+
+
+@needs_triton
+def test_triton_compiles_once_for_arguments_of_one_kind(compiled):
+    assert row_of(compiled, 'copy: copy', 'sm_86').compiled == 3
+
+
+@needs_triton
+@pytest.mark.parametrize('fault', [
+    'multiply of plain for sm_86 has no tensor-core instructions',
+    'faulty large for sm_86: no kernel has tensor-core instructions',
+    'multiply of spilling for sm_86 spills ',
+    'transpose of large for sm_86 needs 262144 bytes of shared memory, a block has '
+    '101376',
+    'transpose of large for gfx942 needs 262144 bytes of shared memory, a block has '
+    '65536',
+    'multiply of refused for sm_86 does not compile: PTXASError: ptxas ',
+    'unknown of unknown for sm_86 does not compile: CompilationError: '
+    "NameError('no_such_name is not defined')",
+])
+def test_triton_fault_is_named_once_in_one_line(compiled, fault):
+    found, = (line for line in compiled[1] if line.startswith(fault))
+    assert '\n' not in found
+
+
+@needs_triton
+def test_triton_that_ends_its_process_is_named():
+    import broken_kernels
+    operator = triton.Operator('broken_kernels', broken_kernels.ending_calls, False)
+    with pytest.raises(RuntimeError, match='Triton ended its process'):
+        triton.check(['sm_90'], 1, dict(ending=operator))
+
+
+@needs_triton
+def test_triton_faults_end_the_tool_after_the_table(
+        call, programs, monkeypatch, capsys, tmp_path):
+    (tmp_path / 'bin' / 'nvcc').unlink()
+    asked = []
+
+    def check(targets, jobs):
+        asked.extend([targets, jobs])
+        return [cuda.Row('encode: a', 'sm_90', 1, 40, 4, 16, 8)], ['a spills', 'b']
+
+    monkeypatch.setattr(triton, 'check', check)
+    monkeypatch.setattr(check_kernels, 'find_spec', lambda name: name)
+    with pytest.raises(SystemExit, match='^error: a spills\nb$'):
+        call('--arch', 90, 100, '--jobs', 3, '--record')
+    assert asked == [['sm_90', 'sm_100'], 3]
+    assert ' encode: a ' in capsys.readouterr().out
+    result = json.loads((tmp_path / 'results' / 'kernels.json').read_text())
+    assert result['nvcc'] is None and result['triton'][0].isdigit()
+
+
+def test_triton_compiles_every_operator_that_has_kernels():
+    assert {name: operator.module for name, operator in triton.OPERATORS.items()} == {
+        name: operator.modules['triton']
+        for name, operator in backend.OPERATORS.items()
+        if 'triton' in operator.modules}

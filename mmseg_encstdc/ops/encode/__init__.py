@@ -83,7 +83,7 @@ def _check_traced(x, codewords, scale):
 
 def _encode(x, codewords, scale):
     _check_traced(x, codewords, scale)
-    return backend.choose('encode', x, codewords, scale).forward(
+    return backend.choose('encode', x, codewords).forward(
         x, codewords, scale)
 
 
@@ -95,7 +95,7 @@ def _encode_with_distances(x, codewords, scale):
 def _encode_backward(grad, x, codewords, scale, distances=None):
     if distances is not None:
         return matmul.backward(grad, x, codewords, scale, distances)
-    return backend.choose('encode', x, codewords, scale).backward(
+    return backend.choose('encode', x, codewords).backward(
         grad, x, codewords, scale)
 
 

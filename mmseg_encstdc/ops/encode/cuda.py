@@ -18,7 +18,7 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
     return (grad_x.view(x.shape), *rest)
 
 
-def why_not(x: Tensor, codewords: Tensor, scale: Tensor) -> Optional[str]:
+def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
     """Return why the kernels do not take these tensors, or None."""
     if x.dtype == torch.float64:
         return 'x is float64'

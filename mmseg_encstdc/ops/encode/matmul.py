@@ -29,21 +29,13 @@ MIN_FEATURES = 256
 
 
 def forward(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
-    """Encode x (B, D, N) or (B, D, H, W) around codewords (K, D) with scale (K, ).
-
-    Returns:
-        Encodings, (B, K, D).
-    """
+    """Return encodings (B, K, D) of x (B, D, N) or (B, D, H, W)."""
     return _forward(x.flatten(2), codewords, scale, None)
 
 
 def forward_with_distances(x: Tensor, codewords: Tensor,
                            scale: Tensor) -> Tuple[Tensor, Tensor]:
-    """Encode x as :func:`forward` does and keep the distances.
-
-    Returns:
-        Encodings, (B, K, D), and squared distances, (B, K, N).
-    """
+    """Return encodings (B, K, D) and squared distances (B, K, N) of x."""
     columns = x.flatten(2)  # (B, D, N)
     distances = codewords.new_empty(
         columns.size(0), codewords.size(0), columns.size(2))
@@ -73,16 +65,10 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
              distances: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of x, codewords (K, D) and scale (K, ).
 
-    With G = ``grad``, per feature: dA_k = G_k (x - c_k), dl = A (dA - A dA),
-    ds = sum dl d, dd = s dl, dx = A G - 2 dd C + 2 (sum_k dd_k) x, and
-    dC = -a G - 2 (dd x - (sum dd) C).
-
-    Args:
-        grad: gradient of the encodings, (B, K, D).
-        x: (B, D, N) or (B, D, H, W).
-        codewords: (K, D).
-        scale: (K, ).
-        distances: (B, K, N); computed again where they are None.
+    With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
+    dl = A (dA - A dA), ds = sum dl d, dd = s dl,
+    dx = A G - 2 dd C + 2 (sum_k dd_k) x, and dC = -a G - 2 (dd x - (sum dd) C).
+    Distances (B, K, N) are computed again where they are None.
     """
     grad_x = torch.empty_like(x)
     grad_columns = grad_x.flatten(2)  # (B, D, N), of an odd layout a copy
@@ -139,10 +125,8 @@ def blocks(x: Tensor, mean: Tensor,
            codes: int) -> Iterator[Tuple[slice, slice, Tensor]]:
     """Cut x (B, D, N) along B and N.
 
-    Yields:
-        Where in B, where in N, and the features there less ``mean`` (D, ) in the
-        type of ``mean``, (b, D, n). The caller may write to them; the next block
-        takes their place.
+    Yields where in B, where in N, and the features there less ``mean`` (D, ) in the
+    type of ``mean``, (b, D, n). The next block takes the place of their memory.
     """
     batch, _, count = x.shape
     images, length = block_size(x, codes, mean.element_size())
@@ -159,9 +143,8 @@ def blocks(x: Tensor, mean: Tensor,
 def block_size(x: Tensor, codes: int, itemsize: int) -> Tuple[int, int]:
     """Return the images of a block, and the features of each.
 
-    The budget bounds a block, or its distances where K is above D. A block takes
-    as many images as it can while each gives the products enough to do: a thread
-    then stays with its image, and the image with its core.
+    The budget bounds a block, or its distances where K is above D. A block has
+    many images while each fills the products: a thread then stays with its image.
     """
     batch, channels, count = x.shape
     budget = BLOCK_BYTES if x.device.type == 'cpu' else DEVICE_BLOCK_BYTES

@@ -26,19 +26,11 @@ MOST_ROWS = 256  # of a band, which bounds what its weights take
 
 def forward(logits: Tensor, labels: Tensor, align_corners: bool,
             ignore_index: int) -> Tuple[Tensor, Tensor, Tensor]:
-    """Compute losses, hits and logsumexp, (B, H, W) each.
+    """Compute losses, hits and logsumexp, (B, H, W) each, of logits (B, C, h, w).
 
-    Args:
-        logits: (B, C, h, w).
-        labels: class ids, (B, H, W), any integer type. Ids outside [0, C) that
-            are not ignored give NaN.
-        align_corners: of the interpolation.
-        ignore_index: id of pixels whose loss is 0.
-
-    Returns:
-        The losses; whether no class has a larger logit than the label's (bool);
-        and the logarithm of the sum of exponentials over the classes, for the
-        backward pass. float32, for float64 logits float64.
+    Labels (B, H, W) outside [0, C) that are not ignored give a loss of NaN. A hit
+    is a pixel where no class has a larger logit than the label's. logsumexp, the
+    logarithm of the sum of exponentials over the classes, is for the backward pass.
     """
     losses = _wide(logits).new_empty(labels.shape)
     logsumexp = torch.empty_like(losses)
@@ -62,17 +54,10 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool,
 
 def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
              align_corners: bool, ignore_index: int) -> Tensor:
-    """Compute the gradient of the logits, (B, C, h, w).
+    """Compute the gradient of logits (B, C, h, w) from that of the losses (B, H, W).
 
     A pixel gives grad * (softmax - [class is the label]); an ignored one gives 0.
-
-    Args:
-        grad: gradient of the losses, (B, H, W).
-        logits: (B, C, h, w).
-        labels: (B, H, W).
-        logsumexp: what :func:`forward` returned, (B, H, W).
-        align_corners: of the interpolation.
-        ignore_index: id of ignored pixels.
+    ``logsumexp`` (B, H, W) is what :func:`forward` returned.
     """
     grad_logits = logits.new_empty(logits.shape)
     for image, target in enumerate(labels):
@@ -128,13 +113,7 @@ class Band(NamedTuple):
 
 
 class RowBands:
-    """Interpolate in bands of rows.
-
-    Args:
-        bits: logits times log2(e), (C, h, w).
-        size: (H, W).
-        align_corners: of the interpolation.
-    """
+    """Interpolate logits times log2(e), (C, h, w), to (H, W) in bands of rows."""
 
     def __init__(self, bits: Tensor, size: Tuple[int, int],
                  align_corners: bool):

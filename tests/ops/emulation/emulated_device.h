@@ -1,13 +1,11 @@
-// A GPU on a processor, as far as the kernels use one: ops/device.cuh's names.
+// A GPU on a processor, as far as the kernels use one: ops/common/device.cuh's names.
 //
-// Threads are fibers that run one at a time, each until it waits for others. Of
-// the warps that can go on it is always the first in an order drawn at random
-// that does, so that some are as far ahead of others as the barriers let them: a
-// missing barrier shows as a wrong result for some seed. Shared memory is NaN
-// before a block and after it; an asynchronous copy arrives when it is awaited,
-// as late as may be, and none may be left over.
+// Threads are fibers. Each runs until it waits for others. Then the first warp that can
+// go on runs, in a random order of the warps: some get as far ahead of others as the
+// barriers let them, and a missing barrier gives a wrong result for some seed. Shared
+// memory is NaN before and after a block. An asynchronous copy arrives when it is
+// awaited, and none may be left over.
 #pragma once
-
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -16,277 +14,215 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <random>
-#include <utility>
 #include <vector>
 
 #define __global__
 #define __device__
 #define __grid_constant__
-#define __host__
 #define __launch_bounds__(...)
 
 namespace encstdc {
 
-struct alignas(16) uint4 {
-  uint32_t x, y, z, w;
-};
+struct alignas(16) uint4 { uint32_t x, y, z, w; };
 
-struct Float16 {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline uint32_t as_bits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return bits;
+// The same bits as another type.
+template <typename To, typename From>
+To as(From from) {
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
 }
-inline float as_float(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
+inline uint32_t as_bits(float value) { return as<uint32_t>(value); }
+inline float as_float(uint32_t bits) { return as<float>(bits); }
 inline float to_float(float value) { return value; }
-inline float to_float(Float16 value) {
-  _Float16 half;
-  std::memcpy(&half, &value, 2);
-  return float(half);
-}
+inline float to_float(Float16 value) { return as<_Float16>(value); }
 inline float to_float(BFloat16 value) { return as_float(uint32_t(value.bits) << 16); }
-
 template <typename T>
-T from_float(float value);
-template <>
-inline float from_float<float>(float value) {
-  return value;
+T from_float(float value) {
+  if constexpr (std::is_same_v<T, Float16>) return as<T>(static_cast<_Float16>(value));
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    uint32_t bits = as_bits(value);
+    bits += 0x7fff + (bits >> 16 & 1);
+    return {std::isnan(value) ? uint16_t(0x7fff) : uint16_t(bits >> 16)};
+  }
+  if constexpr (std::is_same_v<T, float>) return value;
 }
-template <>
-inline Float16 from_float<Float16>(float value) {
-  auto half = static_cast<_Float16>(value);
-  Float16 out;
-  std::memcpy(&out, &half, 2);
-  return out;
-}
-template <>
-inline BFloat16 from_float<BFloat16>(float value) {
-  if (std::isnan(value)) return {0x7fff};
-  uint32_t bits = as_bits(value);
-  return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-}
-
-inline float exp2_fast(float value) {
-  float out = std::exp2(value);
-  return std::fabs(out) < 0x1p-126f ? 0 : out;  // NaN stays
-}
-inline float log2_fast(float value) { return std::log2(value); }
-inline void add_atomically(uint32_t* sum, uint32_t value) { *sum += value; }
 
 namespace emulation {
 
-struct Barrier {
-  int expected = 0, arrived = 0, generation = 0;
-};
-
+struct Barrier { int expected, arrived = 0, generation = 0; };
 struct Warp {
-  Barrier barrier;
-  uint32_t words[2][32][6];
-  const void* rows[2][32];
+  Barrier barrier = {32};
+  uint64_t words[2][32][6];  // of an exchange and the next one, of each lane
 };
-
-struct Copy {
-  void* to;
-  const void* from;
-  int bytes;
-};
-
 struct Block {
-  int x = 0, y = 0, rank = 0, threads_left = 0;
+  int x, y, threads_left;
   Barrier barrier;
   std::vector<Warp> warps;
   std::vector<uint4> shared;
+  void poison() { std::fill(shared.begin(), shared.end(), uint4{~0u, ~0u, ~0u, ~0u}); }
 };
-
+struct Copy { void* to; const void* from; int bytes; };
 struct Fiber {
-  int thread = 0;
-  Block* block = nullptr;
+  int thread;
+  Block* block;
   Barrier* waits_for = nullptr;
   int generation = 0, parity = 0;
-  bool started = false, done = false;
-  ucontext_t context;
+  bool done = false;
   jmp_buf state;
   std::unique_ptr<char[]> stack;
-  std::vector<std::vector<Copy>> groups;
-  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> copies{1};  // by group; the last is open
+  bool ready() const {
+    return !done && (!waits_for || waits_for->generation != generation);
+  }
 };
 
-inline Fiber* current = nullptr;
-inline std::vector<Block>* cluster = nullptr;
+inline Fiber* current;
+inline std::vector<Block>* cluster;
 inline Barrier cluster_barrier;
 inline jmp_buf scheduler;
-inline ucontext_t main_context;
-inline std::function<void()> body;
+inline std::function<void()> body;  // the kernel with its arguments
 inline std::mt19937 order;
 inline int processors = 1;
+constexpr size_t kStackBytes = 1 << 17;
+
+// Aborts where a device would fail, or might.
+inline void require(bool condition) { if (!condition) std::abort(); }
 
 inline void wait(Barrier& barrier) {
-  Fiber* self = current;
   if (++barrier.arrived == barrier.expected) {
-    barrier.arrived = 0;
-    ++barrier.generation;
+    barrier.arrived = 0, ++barrier.generation;
     return;
   }
-  self->waits_for = &barrier;
-  self->generation = barrier.generation;
-  if (!_setjmp(self->state)) _longjmp(scheduler, 1);
+  current->waits_for = &barrier, current->generation = barrier.generation;
+  if (!_setjmp(current->state)) _longjmp(scheduler, 1);
 }
 
 inline void start() {
   body();
-  for (auto& group : current->groups) {
-    if (!group.empty()) std::abort();  // it might arrive at any time
-  }
-  if (!current->open.empty()) std::abort();
+  for (auto& group : current->copies) require(group.empty());
   current->done = true;
+  if (--current->block->threads_left == 0) current->block->poison();
   _longjmp(scheduler, 1);
 }
 
+// Runs a fiber until it waits or ends. Only its first entry needs a context; later ones
+// are jumps, which make no system call.
 inline void resume(Fiber& fiber) {
   if (_setjmp(scheduler)) return;
-  current = &fiber;
-  if (fiber.started) _longjmp(fiber.state, 1);
-  fiber.started = true;
-  fiber.stack.reset(new char[1 << 17]);
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = 1 << 17;
-  fiber.context.uc_link = nullptr;
-  makecontext(&fiber.context, start, 0);
-  swapcontext(&main_context, &fiber.context);
+  current = &fiber, fiber.waits_for = nullptr;
+  if (fiber.stack) _longjmp(fiber.state, 1);
+  fiber.stack.reset(new char[kStackBytes]);
+  static ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get(), context.uc_stack.ss_size = kStackBytes;
+  makecontext(&context, start, 0);
+  setcontext(&context);
 }
 
-inline bool ready(const Fiber& fiber) {
-  if (fiber.done) return false;
-  return !fiber.waits_for || fiber.waits_for->generation != fiber.generation;
-}
-
-inline void poison(Block& block) {
-  std::fill(block.shared.begin(), block.shared.end(), uint4{~0u, ~0u, ~0u, ~0u});
-}
-
-// Let every thread of a warp that can go on do so; whether any could.
-inline bool advance(std::vector<Fiber>& fibers, int warp) {
+// Resumes the first warp that can go on. Returns whether there is one.
+inline bool advance(std::vector<Fiber>& fibers, const std::vector<int>& warps) {
   bool moved = false;
-  int first = 32 * warp, turn = int(order() % 32);
-  for (int i = 0; i < 32; ++i) {
-    Fiber& fiber = fibers[first + (i ^ turn)];
-    if (!ready(fiber)) continue;
-    moved = true;
-    fiber.waits_for = nullptr;
-    resume(fiber);
-    if (fiber.done && --fiber.block->threads_left == 0) poison(*fiber.block);
+  for (size_t w = 0; w < warps.size() && !moved; ++w) {
+    for (int i = 0, turn = int(order() % 32); i < 32; ++i) {
+      Fiber& fiber = fibers[32 * warps[w] + (i ^ turn)];
+      if (fiber.ready()) resume(fiber), moved = true;
+    }
   }
   return moved;
 }
 
-// Run until all are done; false where the rest wait for each other.
+// Runs all fibers. Returns whether they ended, rather than wait for each other.
 inline bool run(std::vector<Fiber>& fibers) {
   std::vector<int> warps(fibers.size() / 32);
-  for (size_t i = 0; i < warps.size(); ++i) warps[i] = int(i);
-  auto move_first = [&] {
-    if (order() % 64 == 0) std::shuffle(warps.begin(), warps.end(), order);
-    for (int warp : warps) {
-      if (advance(fibers, warp)) return true;
-    }
-    return false;
-  };
+  std::iota(warps.begin(), warps.end(), 0);
   std::shuffle(warps.begin(), warps.end(), order);
-  while (move_first()) {
+  while (advance(fibers, warps)) {
+    if (order() % 64 == 0) std::shuffle(warps.begin(), warps.end(), order);
   }
-  return std::all_of(fibers.begin(), fibers.end(),
-                     [](const Fiber& fiber) { return fiber.done; });
+  return std::all_of(fibers.begin(), fibers.end(), [](auto& one) { return one.done; });
 }
 
-inline Warp& warp() { return current->block->warps[current->thread / 32]; }
 inline int lane() { return current->thread % 32; }
+inline Warp& warp() { return current->block->warps[current->thread / 32]; }
 
-// Give words to the warp; returns those of all lanes.
+// Gives words to the warp. Returns those of all lanes.
 template <size_t COUNT>
-auto& exchange(const uint32_t (&words)[COUNT]) {
-  Warp& mine = warp();
+auto& exchange(const uint64_t (&words)[COUNT]) {
+  Warp& own = warp();
   int parity = current->parity ^= 1;
-  std::memcpy(mine.words[parity][lane()], words, sizeof(words));
-  wait(mine.barrier);
-  return mine.words[parity];
+  std::memcpy(own.words[parity][lane()], words, sizeof(words));
+  wait(own.barrier);
+  return own.words[parity];
+}
+
+// sum += left (16 x DEPTH) right (DEPTH x 8), where element(word, k) is a number.
+template <int DEPTH, typename F>
+void multiply(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2],
+              F element) {
+  auto& all = exchange({left[0], left[1], left[2], left[3], right[0], right[1]});
+  int g = lane() / 4, t = lane() % 4;
+  for (int c = 0; c < 4; ++c) {
+    for (int k = 0; k < DEPTH; ++k) {
+      int half = k / (DEPTH / 2), from = k % (DEPTH / 2) / (DEPTH / 8);
+      float a = element(uint32_t(all[4 * g + from][c / 2 + 2 * half]), k);
+      float b = element(uint32_t(all[4 * (2 * t + c % 2) + from][4 + half]), k);
+      sum[c] += a * b;
+    }
+  }
 }
 
 }  // namespace emulation
-
-// --- Threads -----------------------------------------------------------------
 
 inline int thread() { return emulation::current->thread; }
 inline int block_x() { return emulation::current->block->x; }
 inline int block_y() { return emulation::current->block->y; }
 inline void sync_block() { emulation::wait(emulation::current->block->barrier); }
 inline void sync_warp() { emulation::wait(emulation::warp().barrier); }
-inline float shuffle_xor(float value, int lanes) {
-  uint32_t word[] = {as_bits(value)};
-  return as_float(emulation::exchange(word)[emulation::lane() ^ lanes][0]);
+inline void sync_cluster() { emulation::wait(emulation::cluster_barrier); }
+inline float shuffle_xor(float value, int mask) {
+  auto& all = emulation::exchange({as_bits(value)});
+  return as_float(uint32_t(all[emulation::lane() ^ mask][0]));
 }
 inline char* shared_memory() {
   return reinterpret_cast<char*>(emulation::current->block->shared.data());
 }
-inline void sync_cluster() { emulation::wait(emulation::cluster_barrier); }
-inline const float* of_peer(float* shared, int rank) {
+inline const float* in_peer(float* shared, int rank) {
   auto offset = reinterpret_cast<char*>(shared) - shared_memory();
-  auto base = reinterpret_cast<char*>((*emulation::cluster)[rank].shared.data());
-  return reinterpret_cast<float*>(base + offset);
+  auto peer = reinterpret_cast<char*>((*emulation::cluster)[rank].shared.data());
+  return reinterpret_cast<float*>(peer + offset);
 }
-
-// --- Copies to shared memory -------------------------------------------------
 
 inline void copy_async(void* shared, const void* global, int bytes) {
-  if (reinterpret_cast<uintptr_t>(shared) % 16 ||
-      reinterpret_cast<uintptr_t>(global) % 16) {
-    std::abort();  // as the device would
-  }
-  emulation::current->open.push_back({shared, global, bytes});
-}
-inline void commit_copies() {
-  auto& self = *emulation::current;
-  self.groups.push_back(std::move(self.open));
-  self.open.clear();
+  emulation::require(uintptr_t(shared) % 16 == 0 && uintptr_t(global) % 16 == 0);
+  emulation::current->copies.back().push_back({shared, global, bytes});
 }
 inline void prefetch(const void*) {}
-template <int LATER>
+inline void commit_copies() { emulation::current->copies.emplace_back(); }
+template <int PENDING>
 void await_copies() {
-  auto& groups = emulation::current->groups;
-  while (groups.size() > LATER) {
-    for (auto& copy : groups.front()) {
+  auto& copies = emulation::current->copies;
+  for (; copies.size() - 1 > PENDING; copies.pop_front()) {
+    for (auto& copy : copies.front()) {
       std::memset(copy.to, 0, 16);
       std::memcpy(copy.to, copy.from, copy.bytes);
     }
-    groups.erase(groups.begin());
   }
 }
 
-// --- Tensor cores ------------------------------------------------------------
-
 template <bool TRANSPOSE>
 void load_matrices(uint32_t (&out)[4], const void* row) {
-  auto& mine = emulation::warp();
-  int parity = emulation::current->parity ^= 1, lane = emulation::lane();
-  if (reinterpret_cast<uintptr_t>(row) % 16) std::abort();
-  mine.rows[parity][lane] = row;
-  emulation::wait(mine.barrier);
-  int g = lane / 4, t = lane % 4;
+  emulation::require(uintptr_t(row) % 16 == 0);
+  auto& rows = emulation::exchange({uintptr_t(row)});
+  int g = emulation::lane() / 4, t = emulation::lane() % 4;
   for (int i = 0; i < 4; ++i) {
     auto element = [&](int r, int c) -> uint32_t {
-      return static_cast<const uint16_t*>(mine.rows[parity][8 * i + r])[c];
+      return reinterpret_cast<const uint16_t*>(rows[8 * i + r][0])[c];
     };
     out[i] = TRANSPOSE ? element(2 * t, g) | element(2 * t + 1, g) << 16
                        : element(g, 2 * t) | element(g, 2 * t + 1) << 16;
@@ -294,90 +230,53 @@ void load_matrices(uint32_t (&out)[4], const void* row) {
 }
 
 constexpr bool kTensorCores = true;
-inline void multiply_float32(float (&)[4], const float (&)[4],
-                             const float (&)[2]) {
-  std::abort();
-}
-
+inline void multiply_float32(float (&)[4], const float (&)[4], const float (&)[2]) {}
 inline void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4],
                           const uint32_t (&right)[2]) {
-  uint32_t words[] = {left[0], left[1], left[2], left[3], right[0], right[1]};
-  auto& all = emulation::exchange(words);
-  auto cut = [](uint32_t bits) { return as_float(bits & 0xffffe000u); };
-  int g = emulation::lane() / 4, t = emulation::lane() % 4;
-  for (int c = 0; c < 4; ++c) {
-    for (int k = 0; k < 8; ++k) {
-      float a = cut(all[4 * g + k % 4][c / 2 + k / 4 * 2]);
-      float b = cut(all[4 * (2 * t + c % 2) + k % 4][4 + k / 4]);
-      sum[c] += a * b;
-    }
-  }
+  auto element = [](uint32_t word, int) { return as_float(word & 0xffffe000u); };
+  emulation::multiply<8>(sum, left, right, element);
 }
-
 inline void multiply_bf16(float (&sum)[4], const uint32_t (&left)[4],
                           const uint32_t (&right)[2]) {
-  uint32_t words[] = {left[0], left[1], left[2], left[3], right[0], right[1]};
-  auto& all = emulation::exchange(words);
-  auto half = [](uint32_t pair, int k) {
-    return as_float(k % 2 ? pair & 0xffff0000u : pair << 16);
-  };
-  int g = emulation::lane() / 4, t = emulation::lane() % 4;
-  for (int c = 0; c < 4; ++c) {
-    for (int k = 0; k < 16; ++k) {
-      int from = k % 8 / 2;
-      float a = half(all[4 * g + from][c / 2 + k / 8 * 2], k);
-      float b = half(all[4 * (2 * t + c % 2) + from][4 + k / 8], k);
-      sum[c] += a * b;
-    }
-  }
+  emulation::multiply<16>(sum, left, right, [](uint32_t word, int k) {
+    return as_float(k % 2 ? word & 0xffff0000u : word << 16);
+  });
 }
 
-// --- Launches ----------------------------------------------------------------
-
-struct Launch {
-  int x, y, threads, cluster, bytes;
-  void* stream;
-};
-
 template <typename... Parameters, typename... Arguments>
-const char* launch(void (*kernel)(Parameters...), const Launch& how,
+const char* launch(void (*kernel)(Parameters...), const LaunchConfig& config,
                    Arguments... arguments) {
   using namespace emulation;
-  for (int y = 0; y < how.y; ++y) {
-    for (int first = 0; first < how.x; first += how.cluster) {
-      std::vector<Block> blocks(how.cluster);
-      std::vector<Fiber> fibers(how.cluster * how.threads);
-      cluster = &blocks;
-      cluster_barrier = {int(fibers.size())};
-      for (int rank = 0; rank < how.cluster; ++rank) {
-        Block& block = blocks[rank];
-        block.x = first + rank, block.y = y, block.rank = rank;
-        block.barrier = {how.threads};
-        block.warps.resize(how.threads / 32);
-        for (auto& warp : block.warps) warp.barrier = {32};
-        block.threads_left = how.threads;
-        block.shared.resize(how.bytes / 16 + 1);
-        poison(block);
-        for (int i = 0; i < how.threads; ++i) {
-          fibers[rank * how.threads + i].thread = i;
-          fibers[rank * how.threads + i].block = &block;
-        }
-      }
-      body = [&] { kernel(Parameters(arguments)...); };
-      if (!run(fibers)) return "threads wait for each other";
+  body = [&] { kernel(Parameters(arguments)...); };
+  int size = config.cluster_size, threads = config.threads;
+  for (int i = 0; i < config.blocks_y * config.blocks_x / size; ++i) {
+    int y = i * size / config.blocks_x, x = i * size % config.blocks_x;
+    std::vector<Block> blocks(size);
+    std::vector<Fiber> fibers(size * threads);
+    cluster = &blocks, cluster_barrier = {size * threads};
+    for (int j = 0; j < size * threads; ++j) {
+      fibers[j].thread = j % threads, fibers[j].block = &blocks[j / threads];
     }
+    for (Block& block : blocks) {
+      block.x = x++, block.y = y, block.threads_left = threads;
+      block.barrier = {threads};
+      block.warps.resize(threads / 32);
+      block.shared.resize(config.shared_bytes / 16 + 1);
+      block.poison();
+    }
+    if (!run(fibers)) return "threads wait for each other";
   }
   return nullptr;
 }
 
-// Clusters do not cross the groups of processors, which differ in size.
+// Clusters lie within groups of multiprocessors, whose sizes differ.
 template <typename... Parameters>
-int active_blocks(void (*)(Parameters...), const Launch& how) {
+int active_blocks(void (*)(Parameters...), const LaunchConfig& config) {
   int blocks = 0;
   const int sizes[] = {18, 18, 18, 16, 16, 16, 16, 14};
-  for (int i = 0, left = emulation::processors; left > 0; ++i) {
+  for (int i = 0, left = emulation::processors; left > 0; left -= sizes[i++ % 8]) {
     int size = std::min(left, sizes[i % 8]);
-    blocks += size / how.cluster * how.cluster, left -= size;
+    blocks += size / config.cluster_size * config.cluster_size;
   }
   return blocks;
 }

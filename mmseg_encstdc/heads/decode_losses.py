@@ -1,0 +1,47 @@
+"""Compute a decode head's losses without logits at the size of the labels."""
+from typing import List
+
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor
+
+from ..losses import PixelLosses
+from ..losses.pixel_losses import pixel_accuracy, pixel_reductions, sum_by_name
+from ..ops import upsampled_cross_entropy
+
+__all__ = ['decode_losses']
+
+
+def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
+                  batch_data_samples: List) -> dict:
+    """Compute ``BaseDecodeHead.loss_by_feat`` in a fraction of its memory.
+
+    The numbers are the same. The cross entropy of each pixel is computed from the
+    head's own logits where every loss and the sampler of the head can be computed
+    from it (:func:`pixel_reductions`). Other heads take MMSegmentation's way, which
+    enlarges the logits first.
+
+    Args:
+        head: the head that computed the logits.
+        seg_logits: logits of any size, (B, C, h, w).
+        batch_data_samples: SegDataSample, labels (1, H, W) each.
+
+    Returns:
+        The losses by name, and ``acc_seg``, the pixel accuracy in percent.
+    """
+    reductions = pixel_reductions(head)
+    if reductions is None:
+        return BaseDecodeHead.loss_by_feat(head, seg_logits, batch_data_samples)
+    labels = head._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
+    losses, hits = upsampled_cross_entropy(
+        seg_logits, labels, head.align_corners, head.ignore_index,
+        with_hits=True)
+    pixels = PixelLosses(
+        losses, labels, seg_logits.size(1), head.ignore_index, hits)
+    weight = None
+    if head.sampler is not None:
+        weight = head.sampler.pixel_weights(
+            pixels._replace(losses=losses.detach()))
+    result = sum_by_name((reduction.loss_name, reduction.reduce_pixels(pixels, weight))
+                         for reduction in reductions)
+    result['acc_seg'] = pixel_accuracy(hits, labels, head.ignore_index)
+    return result

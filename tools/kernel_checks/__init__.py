@@ -1,0 +1,1 @@
+"""The compilers of tools/check_kernels.py: ``cuda`` is nvcc, ``triton`` Triton."""
