@@ -21,7 +21,8 @@ import torch
 RESULTS = Path(__file__).resolve().parent / 'results'
 sys.path.insert(0, str(RESULTS.parents[1]))  # where this is run as a script
 
-from mmseg_encstdc.engine import cli  # noqa: E402
+from mmseg_encstdc.engine import check_writable as check_folder  # noqa: E402
+from mmseg_encstdc.errors import as_input_error  # noqa: E402
 
 
 def device(kind: str = '') -> str:
@@ -75,8 +76,8 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: when it cannot be written.
     """
-    cli.check_writable(str(path.parent))
-    with cli.blamed_on(f'{path} cannot be written', (OSError, )):
+    check_folder(str(path.parent))
+    with as_input_error(f'{path} cannot be written', (OSError, )):
         there = path.exists()
         path.open('a').close()
         if not there:
@@ -118,7 +119,7 @@ def save(name: str, content: dict) -> Path:
         InputError: when it cannot be written.
     """
     path, unfinished = RESULTS / f'{name}.json', RESULTS / f'.{os.getpid()}'
-    with cli.blamed_on(f'{path} cannot be written', (OSError, )):
+    with as_input_error(f'{path} cannot be written', (OSError, )):
         RESULTS.mkdir(exist_ok=True)
         unfinished.write_text(json.dumps(content, indent=1) + '\n')
         os.replace(unfinished, path)  # a stop leaves the old or the new one

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 import mmseg_encstdc
-from mmseg_encstdc import compat
-from mmseg_encstdc.engine import cli
+from mmseg_encstdc.compat.configs import find_own_configs
+from mmseg_encstdc.engine import load_config
 from mmseg_encstdc.errors import InputError
 
 LOCAL = 'local_scenes.py'
@@ -49,7 +49,7 @@ def in_fresh_process(code, path, root):
     LOCAL, 'encnet_r50_ade.py', 'stdc1_camvid.py', './encnet_r18_scenes.py'])
 def test_the_tools_read_a_base_by_the_package(write, root, name):
     path = write(f"_base_ = 'mmseg_encstdc::{name}'")
-    theirs, ours = cli.load_config(path), Config.fromfile(root / 'configs' / name)
+    theirs, ours = load_config(path), Config.fromfile(root / 'configs' / name)
     assert without_scope(theirs.to_dict()) == without_scope(ours.to_dict())
 
 
@@ -58,7 +58,7 @@ def test_values_override_and_can_be_taken_from_the_base(write):
                  'model = dict(decode_head=dict(num_classes=3))',
                  'train_pipeline = _base_.train_pipeline',
                  "work = _base_.data_root + '/mine'")
-    config = cli.load_config(path)
+    config = load_config(path)
     assert config.model.decode_head.num_classes == 3
     assert config.train_pipeline[0].type == 'LoadSegImage'
     assert config.work == 'data/scenes/mine'
@@ -67,7 +67,7 @@ def test_values_override_and_can_be_taken_from_the_base(write):
 def test_under_another_scope_the_network_is_found(write):
     path = write(f"_base_ = 'mmseg_encstdc::{LOCAL}'",
                  "default_scope = 'mmpretrain'")
-    config = cli.load_config(path)
+    config = load_config(path)
     assert config.model['_scope_'] == 'mmseg'
     assert MODELS.build(config.model).decode_head.num_classes == 14
 
@@ -92,13 +92,13 @@ def test_elsewhere_a_base_that_imports_the_package_is_read(write, root):
 def test_an_unknown_name_is_answered_with_those_there_are(write):
     path = write("_base_ = 'mmseg_encstdc::encnet_r51_ade.py'")
     with pytest.raises(InputError, match='r51_ade.py.* encnet_r50_ade.py'):
-        cli.load_config(path)
+        load_config(path)
     with pytest.raises(FileNotFoundError, match='there are: none'):
         mmseg_encstdc.config_file('nowhere/encnet_r50_ade.py')
 
 
 def test_other_packages_are_left_to_mmengine(write):
-    find_own_configs, stock = compat.find_own_configs, Config._get_cfg_path
+    stock = Config._get_cfg_path
     find_own_configs()  # a second time
     assert Config._get_cfg_path is stock
     with pytest.raises(ValueError, match='specify the package name'):

@@ -9,7 +9,7 @@ from mmseg.registry import METRICS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
 import mmseg_encstdc
-from mmseg_encstdc.engine import cli
+from mmseg_encstdc.engine import use_mode
 
 # Of segmentation; classifiers/test_classifier_configs.py has the others.
 CONFIGS = sorted(
@@ -98,7 +98,7 @@ def test_evaluates_whole_in_crops_and_over_scales(path):
     scales, flips = cfg.tta_pipeline[1].transforms[:2]
     assert len(scales) >= 3 and len(flips) == 2
     for name in ('chip', 'slide'):
-        cli.use_mode(cfg, name)
+        use_mode(cfg, name)
         model = MODELS.build(cfg.model).eval()
         side = 32 if 'local' in path.stem else 64
         shrink(model.test_cfg, side)

@@ -17,7 +17,8 @@ try:
     from train_step import command as train
     from train_step import losses_command as losses
 
-    from mmseg_encstdc.engine import cli
+    from mmseg_encstdc.compat import quiet
+    from mmseg_encstdc.errors import one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 except KeyboardInterrupt:
@@ -43,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        with cli.one_line_errors():
+        with one_line_errors(), quiet():
             args.run(args)
     except KeyboardInterrupt as stopped:
         print(str(stopped) or 'stopped', file=sys.stderr)

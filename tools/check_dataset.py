@@ -15,18 +15,19 @@ try:
     import numpy as np
     from mmengine.config import DictAction
     from mmengine.registry import init_default_scope
-    from mmseg.registry import DATASETS
     from prettytable import PrettyTable
     from rich.progress import track
 
-    from mmseg_encstdc.datasets.checks import (
+    from mmseg_encstdc.compat import quiet
+    from mmseg_encstdc.compat.data import build_without_pipeline
+    from mmseg_encstdc.datasets.sample_checks import (
         check_image,
         check_pair,
         check_pairs_exist,
     )
     from mmseg_encstdc.datasets.transforms import LoadSegAnnotations
-    from mmseg_encstdc.engine import check_config, cli
-    from mmseg_encstdc.engine.checks import datasets_of
+    from mmseg_encstdc.engine import check_config, datasets_of, load_config
+    from mmseg_encstdc.errors import one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 
@@ -35,8 +36,7 @@ LOADERS = ['train_dataloader', 'val_dataloader']
 
 def check(config: dict) -> None:
     """Read one data set whole and print the share of each class."""
-    dataset = DATASETS.build(
-        {**config, 'pipeline': [], 'serialize_data': False})
+    dataset = build_without_pipeline(config)
     name, classes = type(dataset).__name__, dataset.metainfo['classes']
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     check_pairs_exist(name, samples)
@@ -79,8 +79,8 @@ def main() -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    with cli.one_line_errors():
-        cfg = cli.load_config(args.config, args.cfg_options)
+    with one_line_errors(), quiet():
+        cfg = load_config(args.config, args.cfg_options)
         init_default_scope('mmseg')
         check_config(cfg, LOADERS)
         for loader in LOADERS:

@@ -22,8 +22,7 @@ try:
     from kernel_checks import cuda, triton
     from prettytable import PrettyTable
 
-    from mmseg_encstdc.engine import cli
-    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 except KeyboardInterrupt:
@@ -86,7 +85,7 @@ def show(said: tuple, rows: list, faults: list) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        with cli.one_line_errors():
+        with one_line_errors():
             if args.jobs < 1:
                 raise InputError(f'--jobs must be at least 1, got {args.jobs}')
             check(args)

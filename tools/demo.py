@@ -26,8 +26,10 @@ try:
     from mmengine.runner import Runner
     from prettytable import PrettyTable
 
+    from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.datasets.scene_painter import CLASSES, PALETTE
-    from mmseg_encstdc.engine import cli, stretch_schedule
+    from mmseg_encstdc.engine import check_writable, load_config, stretch_schedule
+    from mmseg_encstdc.errors import one_line_errors
     from mmseg_encstdc.evaluation import ConfusionMetric, PairAccuracy, measures
     from mmseg_encstdc.visualization import contact_sheet, legend, overlay
 except ImportError as error:
@@ -64,7 +66,7 @@ def run_network(name: str, config: str, data: str, out: Path,
         tuple: measures in percent, label maps {image name: (H, W)}, seconds
         of training.
     """
-    cfg = cli.load_config(str(ROOT / 'configs' / f'{config}.py'))
+    cfg = load_config(str(ROOT / 'configs' / f'{config}.py'))
     for loader in (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader):
         loader.dataset.data_root = data
@@ -130,7 +132,7 @@ def majority(data: Path, grid: int = 32) -> dict:
 
 def pair_names() -> list:
     """The pairs that the configs measure."""
-    cfg = cli.load_config(str(ROOT / 'configs' / 'local_scenes.py'))
+    cfg = load_config(str(ROOT / 'configs' / 'local_scenes.py'))
     return [tuple(pair) for pair in cfg.val_evaluator[1].pairs]
 
 
@@ -186,8 +188,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     data, out = Path(args.data), Path(args.out)
-    with cli.one_line_errors():
-        cli.check_writable(str(out))
+    with one_line_errors(), quiet():
+        check_writable(str(out))
         if not osp.exists(data / 'scenes.json'):
             made = subprocess.run([
                 sys.executable,

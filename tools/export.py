@@ -16,8 +16,9 @@ try:
 
     from mmseg_encstdc.apis import load
     from mmseg_encstdc.apis.exporting import ExportError, export_onnx, left_out
-    from mmseg_encstdc.engine import cli
-    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.compat import quiet
+    from mmseg_encstdc.engine import check_writable, load_config
+    from mmseg_encstdc.errors import InputError, as_input_error, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 
@@ -71,9 +72,9 @@ def export(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if out.suffix != '.onnx':
         raise InputError(f'OUT must end with .onnx, got {args.out}')
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     shape = shape_of(args.shape, cfg)
-    cli.check_writable(str(out.parent))
+    check_writable(str(out.parent))
     model = load(args.checkpoint, cfg, 'cpu')
     report = export_onnx(model, out, shape, args.labels, args.with_preprocess,
                          args.dynamic, args.opset)
@@ -91,7 +92,7 @@ def export(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors(), cli.blamed_on(args.out, (ExportError, )):
+    with one_line_errors(), quiet(), as_input_error(args.out, (ExportError, )):
         export(args)
 
 

@@ -15,8 +15,9 @@ try:
     from rich.progress import track
 
     from mmseg_encstdc.apis import find_images, load, predict, read_image
-    from mmseg_encstdc.engine import cli
-    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.compat import quiet
+    from mmseg_encstdc.engine import check_writable
+    from mmseg_encstdc.errors import InputError, one_line_errors
     from mmseg_encstdc.visualization import legend, overlay
 except ImportError as error:
     sys.exit(f'error: {error}')
@@ -92,11 +93,11 @@ def write(path: Path, picture: np.ndarray) -> None:
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors():
+    with one_line_errors(), quiet():
         if not 0 <= args.opacity <= 1:
             raise InputError(f'--opacity must be in [0, 1], got {args.opacity}')
         out = Path(args.out)
-        cli.check_writable(args.out)
+        check_writable(args.out)
         images = find_sources(args.source, out)
         model = load_model(args)
         for path, stem in track(images, description='predicting'):

@@ -6,8 +6,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    from mmseg_encstdc.engine import cli, stop_processes
-    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.cli import add_common_arguments, load_run_config
+    from mmseg_encstdc.compat import quiet
+    from mmseg_encstdc.engine import (
+        build_runner,
+        check_fits,
+        check_writable,
+        read_checkpoint,
+        stop_processes,
+        use_mode,
+    )
+    from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 
@@ -16,7 +25,7 @@ WRITERS = ('ConfusionMetric', 'IoUMetric', 'CityscapesMetric')
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_common_arguments(parser)
+    add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -35,17 +44,17 @@ def parse_args() -> argparse.Namespace:
 
 def apply(args: argparse.Namespace, cfg) -> None:
     """Turn the flags of this tool into config values."""
-    cli.read_checkpoint(args.checkpoint)
+    read_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.mode:
-        cli.use_mode(cfg, args.mode)
+        use_mode(cfg, args.mode)
     if args.tta:
         if 'tta_pipeline' not in cfg:
             raise InputError('--tta needs tta_pipeline in the config')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     for folder in filter(None, (args.out, args.show_dir)):
-        cli.check_writable(folder)
+        check_writable(folder)
     if args.out:
         write_predictions(cfg.test_evaluator, args.out)
     if args.show_dir:
@@ -68,16 +77,16 @@ def write_predictions(evaluator, folder: str) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
-    cfg = cli.prepare(args, ['test_dataloader'])
+    cfg = load_run_config(args, ['test_dataloader'])
     apply(args, cfg)
-    runner = cli.build_runner(cfg)
-    cli.check_fits(runner.model, args.checkpoint)
+    runner = build_runner(cfg)
+    check_fits(runner.model, args.checkpoint)
     runner.test()
 
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors():
+    with one_line_errors(), quiet():
         test(args)
         stop_processes()  # when the model is gone
 

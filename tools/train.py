@@ -8,20 +8,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     from mmengine.runner import find_latest_checkpoint
 
+    from mmseg_encstdc.cli import add_common_arguments, load_run_config
+    from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.engine import (
         ForgetForeignBest,
-        cli,
+        build_runner,
+        check_fits,
+        read_checkpoint,
         stop_processes,
         stretch_schedule,
     )
-    from mmseg_encstdc.errors import InputError
+    from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_common_arguments(parser)
+    add_common_arguments(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='go on from a checkpoint; without a file, from the last one in '
@@ -54,7 +58,7 @@ def apply(args: argparse.Namespace, cfg) -> None:
         if args.resume != 'auto':
             cfg.load_from = args.resume
     if cfg.get('load_from') and '://' not in cfg.load_from:
-        cli.read_checkpoint(cfg.load_from)
+        read_checkpoint(cfg.load_from)
 
 
 def use_amp(cfg) -> None:
@@ -71,21 +75,21 @@ def use_amp(cfg) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    cfg = cli.prepare(
+    cfg = load_run_config(
         args, ['train_dataloader', 'val_dataloader'], training=True)
     apply(args, cfg)
-    runner = cli.build_runner(cfg)
+    runner = build_runner(cfg)
     if args.resume:
         path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
         if path:
-            cli.check_fits(runner.model, path)
+            check_fits(runner.model, path)
         runner.register_hook(ForgetForeignBest())
     runner.train()
 
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors():
+    with one_line_errors(), quiet():
         train(args)
         stop_processes()  # when the model is gone
 

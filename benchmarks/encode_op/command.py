@@ -10,8 +10,7 @@ import record
 import torch
 from common import arguments
 
-from mmseg_encstdc.engine import cli
-from mmseg_encstdc.errors import InputError
+from mmseg_encstdc.errors import InputError, as_input_error
 from mmseg_encstdc.ops.backend import VARIABLE
 
 from . import memory, report, timing
@@ -140,8 +139,8 @@ def measure_shape(args: argparse.Namespace, shape: Shape, device: torch.device,
         InputError: when a GPU has too little memory for it.
     """
     print(f'{shape}, {dtype} ...', flush=True)
-    with cli.blamed_on(f'--shapes {shape} does not fit the GPU',
-                       (torch.cuda.OutOfMemoryError, )):
+    with as_input_error(f'--shapes {shape} does not fit the GPU',
+                        (torch.cuda.OutOfMemoryError, )):
         row = timing.measure(shape, device, getattr(torch, dtype),
                              args.rounds or ROUNDS[device.type])
     if device.type == 'cpu' and not args.no_memory:
@@ -170,13 +169,13 @@ def plot_again(name: str) -> None:
     path, wanted = Path(name), 'give a file that tools/benchmark.py op wrote'
     if not path.name:
         raise InputError(f'--plot-only {name!r} is no file; {wanted}')
-    with cli.blamed_on(f'--plot-only {path}', (OSError, ValueError)):
+    with as_input_error(f'--plot-only {path}', (OSError, ValueError)):
         result = json.loads(path.read_text())
     if not isinstance(result, dict) or not result.get('shapes'):
         raise InputError(f'--plot-only {path} has no shapes; {wanted}')
     picture = path.with_suffix('.png')
     record.check_writable(picture)
-    with cli.blamed_on(
+    with as_input_error(
             f'--plot-only {path} is no result of op; {wanted}',
             (ArithmeticError, AttributeError, LookupError, TypeError,
              ValueError)):

@@ -3,8 +3,8 @@ from typing import Optional
 
 import torch
 
-from mmseg_encstdc.engine import cli
-from mmseg_encstdc.errors import InputError
+from mmseg_encstdc.engine.configs import CONFIG_ERRORS, load_config
+from mmseg_encstdc.errors import InputError, as_input_error
 
 from . import batches, stock
 from .shapes import Shape
@@ -43,7 +43,7 @@ class Trainer:
         self.classes = cfg['decode_head']['num_classes']
         if contender == 'stock':
             cfg = stock.translate(cfg, self.shape).config
-        with cli.blamed_on(f'config {config}', cli.CONFIG_ERRORS):
+        with as_input_error(f'config {config}', CONFIG_ERRORS):
             self.model = stock.build(stock.alone(cfg))
         if contender == 'stock':
             stock.check_is_stock(self.model)
@@ -94,7 +94,7 @@ def model_config(path: str, classes: Optional[int] = None) -> dict:
     Raises:
         InputError: when it is no config, or has no decode head.
     """
-    config = cli.load_config(path).model.to_dict()
+    config = load_config(path).model.to_dict()
     if not isinstance(config.get('decode_head'), dict):
         raise InputError(f'config {path} has no model.decode_head; give one of '
                          'a segmentation network')
@@ -113,7 +113,7 @@ def shape_of(path: str) -> Shape:
     Raises:
         InputError: when it does not say.
     """
-    config = cli.load_config(path)
+    config = load_config(path)
     batch = (config.get('train_dataloader') or {}).get('batch_size')
     crop = config.get('crop_size')
     if not isinstance(batch, int) or not isinstance(crop, (tuple, list)):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import compat
-from ..engine.checks import datasets_of
+from ..engine.configs import datasets_of
 from ..errors import InputError
 
 __all__ = [

@@ -10,9 +10,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
 
-from ..engine import cli
-from ..engine.checks import datasets_of, metainfo_of
-from ..errors import InputError
+from ..compat import quiet
+from ..engine.checkpoints import check_fits, read_checkpoint
+from ..engine.configs import CONFIG_ERRORS, datasets_of, load_config, metainfo_of
+from ..errors import InputError, as_input_error
 from .embedded_config import embedded_config
 
 __all__ = ['load']
@@ -52,12 +53,12 @@ def load(checkpoint: Union[str, os.PathLike, None] = None,
     """
     checkpoint = None if checkpoint is None else os.fspath(checkpoint)
     _check_arguments(checkpoint, config, weights)
-    content = cli.read_checkpoint(checkpoint) if checkpoint else None
+    content = read_checkpoint(checkpoint) if checkpoint else None
     cfg, origin = _config(config, content, checkpoint)
     device = _device(device)
     model = _build(cfg, origin)
     if content is not None:
-        cli.check_fits(model, checkpoint, content['state_dict'])
+        check_fits(model, checkpoint, content['state_dict'])
         _fill(model, content['state_dict'])
     model.cfg = cfg
     model.dataset_meta = _dataset_meta(cfg, content, origin)
@@ -89,7 +90,7 @@ def _config(config, content: Optional[dict], checkpoint: Optional[str]) -> tuple
     elif isinstance(config, Config):
         cfg, origin = copy.deepcopy(config), str(config.filename or 'given')
     elif isinstance(config, (str, os.PathLike)):
-        cfg, origin = cli.load_config(os.fspath(config)), os.fspath(config)
+        cfg, origin = load_config(os.fspath(config)), os.fspath(config)
     else:
         raise InputError('config must be a path or a Config of MMEngine, got '
                          f'{type(config).__name__}')
@@ -104,7 +105,7 @@ def _device(device: Optional[str]) -> str:
     """The device, which works."""
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
-    with cli.blamed_on(f'device {device}', (RuntimeError, AssertionError)):
+    with as_input_error(f'device {device}', (RuntimeError, AssertionError)):
         torch.zeros(1, device=device)
     return device
 
@@ -116,7 +117,7 @@ def _build(cfg: Config, origin: str) -> nn.Module:
     model['train_cfg'] = None
     if model.get('pretrained'):
         model['pretrained'] = None
-    with cli.blamed_on(f'config {origin}', cli.CONFIG_ERRORS), cli.quiet():
+    with as_input_error(f'config {origin}', CONFIG_ERRORS), quiet():
         return MODELS.build(model)
 
 
@@ -140,7 +141,7 @@ def _dataset_meta(cfg: Config, content: Optional[dict], origin: str) -> dict:
     if not found and 'CLASSES' in meta:  # of MMSegmentation 0.x
         found = dict(classes=meta['CLASSES'], palette=meta.get('PALETTE'))
     if not found:
-        with cli.blamed_on(f'config {origin}', cli.CONFIG_ERRORS):
+        with as_input_error(f'config {origin}', CONFIG_ERRORS):
             found = metainfo_of(next(datasets_of(cfg.test_dataloader.dataset)))
     if found.get('classes') and not found.get('palette'):
         colours = np.random.RandomState(42).randint(  # as MMSegmentation's sets

@@ -11,14 +11,15 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import TRANSFORMS
 from torch import nn
 
-from ..datasets.checks import DECODE_ERRORS, unreadable
-from ..engine import cli
-from ..engine.checks import datasets_of
+from ..compat import quiet
+from ..compat.data import DECODE_ERRORS, LOAD_ERRORS
+from ..datasets.sample_checks import unreadable
+from ..engine.configs import datasets_of
 from ..errors import InputError
 
-__all__ = ['SUFFIXES', 'find_images', 'predict', 'read_image']
+__all__ = ['IMAGE_SUFFIXES', 'find_images', 'predict', 'read_image']
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABEL_LOADERS = ('LoadAnnotations', 'LoadSegAnnotations')
 IMAGE_LOADERS = ('LoadImageFromFile', 'LoadSegImage')
 ACCEPTED = 'accepted is an array (H, W, 3) of uint8, or the path of an image'
@@ -89,12 +90,12 @@ def find_images(folder: PathLike, but: Optional[PathLike] = None) -> List[Path]:
     outside = None if but is None else Path(but).resolve()
     found = sorted(
         path for path in folder.rglob('*')
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         and outside not in path.resolve().parents) if folder.is_dir() else []
     if not found:
         state = 'holds no image' if folder.is_dir() else 'does not exist'
         raise InputError(f'{folder} {state}; give images or folders with '
-                         f'{", ".join(SUFFIXES)}')
+                         f'{", ".join(IMAGE_SUFFIXES)}')
     return found
 
 
@@ -144,7 +145,7 @@ class _Steps:
                 sample = self.from_file(dict(img_path=str(image)))
             except InputError:
                 raise
-            except (*DECODE_ERRORS, AssertionError) as error:  # mmcv asserts
+            except LOAD_ERRORS as error:
                 raise unreadable('image', image, error) from error
         sample = self.rest(sample)
         return dict(inputs=[sample['inputs']],
@@ -158,7 +159,7 @@ def _predict_one(model: nn.Module, steps: _Steps, image: Any, name: str,
     _check_image(image, name)
     if isinstance(image, np.ndarray) and rgb:
         image = np.ascontiguousarray(image[..., ::-1])
-    with torch.no_grad(), cli.quiet():
+    with torch.no_grad(), quiet():
         result = model.test_step(steps(image))[0]
     scores = result.seg_logits.data  # (C, H, W)
     kind = np.uint8 if scores.size(0) <= 256 else np.int64

@@ -1,5 +1,9 @@
 """From the authors' checkpoints, and MMSegmentation's, to this package's."""
-from . import pytorch_encoding, stdc_seg, stock
-from .checkpoint import Conversion, read, save
+from . import mmsegmentation, pytorch_encoding, stdc_seg
+from .conversion import Conversion
+from .files import convert_file, save
 
-__all__ = ['Conversion', 'pytorch_encoding', 'read', 'save', 'stdc_seg', 'stock']
+__all__ = [
+    'Conversion', 'convert_file', 'mmsegmentation', 'pytorch_encoding', 'save',
+    'stdc_seg'
+]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from ..errors import InputError
-from .checkpoint import Conversion, fit, read, rename, unwrap
+from .conversion import Conversion, fit, read_authors, rename
 
 __all__ = ['SOURCE', 'convert']
 
@@ -55,7 +55,7 @@ def convert(path: str, cfg: Config) -> Conversion:
     Raises:
         InputError: when the file cannot be read or does not fit the config.
     """
-    state = unwrap(read(path), path)
+    state = read_authors(path)
     trained = any(key.startswith('pretrained.') for key in state)
     if not trained and 'layer1.0.conv1.weight' not in state:
         raise InputError(

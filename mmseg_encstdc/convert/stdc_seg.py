@@ -15,8 +15,9 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..engine.checkpoints import listed
 from ..errors import InputError
-from .checkpoint import Conversion, State, fit, listed, read, rename, unwrap
+from .conversion import Conversion, State, fit, read_authors, rename
 
 __all__ = ['SOURCE', 'convert']
 
@@ -76,7 +77,7 @@ def convert(path: str, cfg: Config) -> Conversion:
     Raises:
         InputError: when the file cannot be read or does not fit the config.
     """
-    state = unwrap(read(path), path)
+    state = read_authors(path)
     if f'{BACKBONE}features.0.conv.weight' in state:
         return convert_segmentation(state, cfg, path)
     if 'features.0.conv.weight' in state:

@@ -1,7 +1,7 @@
 """CamVid: 480 x 360 street scenes, the 11-class split of the SegNet tutorial."""
 from mmseg.datasets import BaseSegDataset
 
-from .checks import check_folders
+from .sample_checks import check_folders
 
 __all__ = ['CamVidDataset']
 

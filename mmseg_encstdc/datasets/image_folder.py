@@ -6,11 +6,11 @@ from typing import List
 from mmengine.dataset import BaseDataset
 
 from ..errors import InputError
-from .checks import check_folders
+from .sample_checks import check_folders
 
 __all__ = ['ImageFolderDataset']
 
-SUFFIXES = ('.jpeg', '.jpg', '.png')
+CLASS_IMAGE_SUFFIXES = ('.jpeg', '.jpg', '.png')
 
 
 class ImageFolderDataset(BaseDataset):
@@ -43,7 +43,7 @@ class ImageFolderDataset(BaseDataset):
         return [
             dict(img_path=path, gt_label=label)
             for label, name in enumerate(classes)
-            for path in find_images(osp.join(root, name))
+            for path in images_of_class(osp.join(root, name))
         ]
 
     def _find_classes(self, root: str) -> tuple:
@@ -56,7 +56,9 @@ class ImageFolderDataset(BaseDataset):
                 raise InputError(f'{type(self).__name__}: {root} holds no '
                                  'folders; it needs one for each class')
             return classes
-        if isinstance(given, str):  # MMEngine takes the name of no file as is
+        # MMEngine keeps the name of a file that does not exist as the classes.
+        # Only the user can mend that, so nothing is worked around.
+        if isinstance(given, str):
             raise InputError(f'metainfo.classes: {given} does not exist; give '
                              'a list, or a file with one folder name a line')
         repeated = {name for name in given if list(given).count(name) > 1}
@@ -66,7 +68,7 @@ class ImageFolderDataset(BaseDataset):
         return tuple(given)
 
 
-def find_images(folder: str) -> List[str]:
+def images_of_class(folder: str) -> List[str]:
     """Paths of the images in a class folder, in the order of their names.
 
     Raises:
@@ -77,11 +79,12 @@ def find_images(folder: str) -> List[str]:
                          'metainfo.classes names it')
     paths = [
         entry.path for entry in visible(folder)
-        if entry.name.lower().endswith(SUFFIXES)
+        if entry.name.lower().endswith(CLASS_IMAGE_SUFFIXES)
     ]
     if not paths:
         raise InputError(f'class folder {folder} holds no image with '
-                         f'{", ".join(SUFFIXES)}; add one, or remove the folder')
+                         f'{", ".join(CLASS_IMAGE_SUFFIXES)}; add one, or remove '
+                         'the folder')
     return paths
 
 

@@ -1,7 +1,7 @@
 """Scenes: the generated demo set of labelled streets and rooms."""
 from mmseg.datasets import BaseSegDataset
 
-from .checks import check_folders
+from .sample_checks import check_folders
 from .scene_painter import CLASSES, PALETTE
 
 __all__ = ['ScenesDataset']

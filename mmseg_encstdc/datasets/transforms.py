@@ -7,8 +7,8 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmcv.transforms.utils import cache_randomness
 from mmseg.datasets.transforms import LoadAnnotations
 
-from .checks import (
-    DECODE_ERRORS,
+from ..compat.data import DECODE_ERRORS, LOAD_ERRORS, restore_sides
+from .sample_checks import (
     check_label_format,
     check_label_values,
     check_size,
@@ -31,7 +31,7 @@ class LoadSegImage(LoadImageFromFile):
         """Add ``img`` (H, W, 3) uint8 BGR, ``img_shape``, ``ori_shape``."""
         try:
             return super().transform(results)
-        except (*DECODE_ERRORS, AssertionError) as error:  # mmcv asserts
+        except LOAD_ERRORS as error:
             raise unreadable('image', results['img_path'], error) from error
 
 
@@ -74,9 +74,7 @@ class LoadSegAnnotations(LoadAnnotations):
             super()._load_seg_map(results)
         except DECODE_ERRORS as error:
             raise unreadable('label', path, error) from error
-        label = results['gt_seg_map']
-        if size and label.ndim < 2:  # mmseg squeezes sides of one pixel
-            label = results['gt_seg_map'] = label.reshape(size)
+        label = results['gt_seg_map'] = restore_sides(results['gt_seg_map'], size)
         if 'ori_shape' in results:
             check_size(results['img_path'], results['ori_shape'][:2], path,
                        label.shape[:2])

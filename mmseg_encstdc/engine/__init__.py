@@ -1,16 +1,21 @@
-"""Around MMEngine's runner: launching, schedules, checks before training."""
-from . import cli
-from .checks import check_config, check_data
-from .distributed import (
+"""Around MMEngine's runner: configs, checkpoints, launching, checks, schedules."""
+from .checkpoints import check_fits, read_checkpoint
+from .configs import build_runner, datasets_of, load_config, use_mode
+from .hooks import ForgetForeignBest
+from .launch import (
     CPUDistributedDataParallel,
+    check_writable,
+    prepare_run,
     start_processes,
     stop_processes,
 )
-from .hooks import ForgetForeignBest
+from .run_checks import check_config, check_data
 from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
-    'check_config', 'check_data', 'cli', 'start_processes', 'stop_processes',
-    'stretch_schedule'
+    'build_runner', 'check_config', 'check_data', 'check_fits',
+    'check_writable', 'datasets_of', 'load_config', 'prepare_run',
+    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
+    'use_mode'
 ]

@@ -11,7 +11,8 @@ class ForgetForeignBest(Hook):
 
     MMEngine takes the path of the best checkpoint over from the file it
     resumes from, and removes it once this run has a better one, also where
-    it lies in another work dir.
+    it lies in another work dir. It stands here and not in compat because it
+    replaces nothing of MMEngine, whose runner calls it like any hook.
     """
     priority = 'HIGH'  # before CheckpointHook reads the path
 

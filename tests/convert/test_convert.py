@@ -17,8 +17,13 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import MODELS
 
-from mmseg_encstdc.convert import command, pytorch_encoding, stdc_seg, stock
-from mmseg_encstdc.engine import cli
+from mmseg_encstdc.convert import (
+    convert_file,
+    mmsegmentation,
+    pytorch_encoding,
+    stdc_seg,
+)
+from mmseg_encstdc.engine import check_fits, load_config
 from mmseg_encstdc.errors import InputError
 
 STDC1 = str(CONFIGS / 'stdc1_seg50_cityscapes.py')
@@ -75,10 +80,10 @@ def test_the_result_is_a_checkpoint_that_the_tools_take(
         saved, tmp_path, request, converter, config, state):
     source = saved(request.getfixturevalue(state))
     target = str(tmp_path / 'deeper' / 'ours.pth')
-    said = command.run(converter, source, target, config)
-    model = MODELS.build(cli.load_config(config).model)
+    said = convert_file(converter, source, target, config)
+    model = MODELS.build(load_config(config).model)
     checkpoint = load_checkpoint(model, target, strict=True)
-    cli.check_fits(model, target)
+    check_fits(model, target)
     meta = checkpoint['meta']
     assert meta['converted_from'] == converter.SOURCE
     classes = meta['dataset_meta']['classes']
@@ -88,7 +93,7 @@ def test_the_result_is_a_checkpoint_that_the_tools_take(
 
 
 def test_heads_that_the_config_does_not_train_are_told(saved, tmp_path, stdc):
-    said = command.run(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), STDC1)
+    said = convert_file(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), STDC1)
     told = {line.split(': ')[1].split(' ')[0] for line in said.splitlines()
             if line.startswith('left out')}
     assert told == {
@@ -125,7 +130,7 @@ def test_a_resnet_of_imagenet_becomes_what_init_cfg_takes(
     state = imagenet(encnet_state(depth), 'pretrained.')
     state['fc.weight'] = torch.zeros(1000, 2048)
     target = str(tmp_path / 'backbone.pth')
-    said = command.run(
+    said = convert_file(
         pytorch_encoding, saved(state), target, str(CONFIGS / config))
     assert 'for the backbone' in said and 'fc (1 entries)' in said
     cfg = Config.fromfile(CONFIGS / config).model.backbone
@@ -140,7 +145,7 @@ def test_a_resnet_of_imagenet_becomes_what_init_cfg_takes(
 def test_an_stdc_of_imagenet_becomes_what_init_cfg_takes(saved, tmp_path, stdc):
     state = imagenet(stdc, 'cp.backbone.')
     target = str(tmp_path / 'backbone.pth')
-    said = command.run(stdc_seg, saved(dict(state_dict=state)), target, STDC1)
+    said = convert_file(stdc_seg, saved(dict(state_dict=state)), target, STDC1)
     assert 'for the backbone' in said and 'left out' in said
     cfg = Config.fromfile(STDC1).model.backbone
     cfg.backbone_cfg.init_cfg = dict(type='Pretrained', checkpoint=target)
@@ -156,7 +161,7 @@ def test_the_classifier_of_imagenet_is_converted_whole(
         saved, tmp_path, backbone, config):
     state = imagenet(stdc_state(backbone), 'cp.backbone.')
     target = str(tmp_path / 'classifier.pth')
-    said = command.run(stdc_seg, saved(state), target, str(CONFIGS / config))
+    said = convert_file(stdc_seg, saved(state), target, str(CONFIGS / config))
     assert 'for the model' in said
     assert [line for line in said.splitlines() if line.startswith('left out')] == [
         "left out, the config has no use for it: bn (4 entries)"]
@@ -178,10 +183,10 @@ def test_the_classifier_of_imagenet_is_converted_whole(
 def test_converting_twice_is_refused(
         saved, tmp_path, request, converter, config, state):
     once, twice = str(tmp_path / 'once.pth'), str(tmp_path / 'twice.pth')
-    command.run(converter, saved(request.getfixturevalue(state)), once, config)
+    convert_file(converter, saved(request.getfixturevalue(state)), once, config)
     with pytest.raises(InputError, match=f'once.pth was converted from '
                        f'{converter.SOURCE} already'):
-        command.run(converter, once, twice, config)
+        convert_file(converter, once, twice, config)
 
 
 def test_a_truncated_file_is_refused(saved, stdc):
@@ -203,7 +208,7 @@ class Trap:
         return open, (self.path, 'w')
 
 
-@pytest.mark.parametrize('converter', [stdc_seg, pytorch_encoding, stock])
+@pytest.mark.parametrize('converter', [stdc_seg, pytorch_encoding, mmsegmentation])
 def test_no_pickled_code_is_executed(saved, tmp_path, converter):
     path = saved(dict(state_dict={}, meta={}, trap=Trap(str(tmp_path / 'sprung'))))
     with pytest.raises(InputError, match='cannot be read'):
@@ -266,10 +271,10 @@ def test_the_target_is_another_file_in_a_place_that_can_be_written(
         saved, stdc, tmp_path):
     source = saved(stdc)
     with pytest.raises(InputError, match='DST .* is SRC'):
-        command.run(stdc_seg, source, source, STDC1)
+        convert_file(stdc_seg, source, source, STDC1)
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match='cannot be written'):
-        command.run(stdc_seg, source, str(tmp_path / 'file' / 'x.pth'), STDC1)
+        convert_file(stdc_seg, source, str(tmp_path / 'file' / 'x.pth'), STDC1)
 
 
 # --- MMSegmentation's own ----------------------------------------------------
@@ -296,7 +301,7 @@ def stock_stdc():
 
 def test_stock_encnet_loads_as_it_is(saved):
     cfg = Config.fromfile(CONFIGS / 'encnet_r50_ade.py')
-    assert stock.convert(saved(stock_checkpoint(cfg.model)), cfg) is None
+    assert mmsegmentation.convert(saved(stock_checkpoint(cfg.model)), cfg) is None
 
 
 def test_the_second_channel_of_a_stock_detail_head_is_ours(saved):
@@ -304,8 +309,8 @@ def test_the_second_channel_of_a_stock_detail_head_is_ours(saved):
     checkpoint = stock_checkpoint(theirs)
     cfg = Config.fromfile(STDC1)
     cfg.model = ours
-    found = stock.convert(saved(checkpoint), cfg)
-    assert {k.rsplit('.', 1)[1] for k in found.left_out} == set(stock.KERNELS)
+    found = mmsegmentation.convert(saved(checkpoint), cfg)
+    assert {k.rsplit('.', 1)[1] for k in found.left_out} == set(mmsegmentation.KERNELS)
     model, two = MODELS.build(ours).eval(), MODELS.build(theirs).eval()
     model.load_state_dict(found.state, strict=True)
     two.load_state_dict(checkpoint['state_dict'])
@@ -319,7 +324,7 @@ def test_the_second_channel_of_a_stock_detail_head_is_ours(saved):
 def test_a_bias_without_a_place_says_which_option_keeps_it(saved):
     theirs, _ = stock_stdc()
     with pytest.raises(InputError, match='auxiliary_head.0, .*set bias=True'):
-        stock.convert(saved(stock_checkpoint(theirs)), Config.fromfile(STDC1))
+        mmsegmentation.convert(saved(stock_checkpoint(theirs)), Config.fromfile(STDC1))
 
 
 # --- The command line --------------------------------------------------------
@@ -341,5 +346,5 @@ def test_a_tool_says_in_one_line_what_is_wrong(root, tmp_path, name):
 def test_a_config_may_lie_anywhere(saved, tmp_path, stdc):
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = '{STDC1}'\n")
-    command.run(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), str(config))
+    convert_file(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), str(config))
     assert CheckpointLoader.load_checkpoint(str(tmp_path / 'ours.pth'))

@@ -14,7 +14,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from mmseg_encstdc.datasets import ColorJitter, EnlargeToCrop, LoadSegAnnotations
-from mmseg_encstdc.engine.checks import bind_classes, datasets_of
+from mmseg_encstdc.engine.configs import bind_classes, datasets_of
 from mmseg_encstdc.errors import InputError
 
 STEP = 20  # in the coded images, class c has the colour STEP * c + STEP

@@ -18,7 +18,7 @@ from mmseg.apis import init_model
 from mmseg.registry import MODELS
 
 from mmseg_encstdc import compat
-from mmseg_encstdc.engine import cli
+from mmseg_encstdc.engine import check_fits
 from mmseg_encstdc.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -444,4 +444,4 @@ def test_a_deeper_backbone_is_no_shallower_one(root, tmp_path):
     torch.save(dict(state_dict=MODELS.build(deeper.model).state_dict(),
                     meta=dict()), path)
     with pytest.raises(InputError, match='left over.*backbone.backbone.stages'):
-        cli.check_fits(MODELS.build(cfg.model), path)
+        check_fits(MODELS.build(cfg.model), path)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 try:
-    from mmseg_encstdc.convert import command, stdc_seg
+    from mmseg_encstdc.cli import run_converter
+    from mmseg_encstdc.convert import stdc_seg
 except ImportError as error:
     sys.exit(f'error: {error}')
 
 if __name__ == '__main__':
-    command.main(stdc_seg, __doc__)
+    run_converter(stdc_seg, __doc__)

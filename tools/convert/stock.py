@@ -9,9 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 try:
-    from mmseg_encstdc.convert import command, stock
+    from mmseg_encstdc.cli import run_converter
+    from mmseg_encstdc.convert import mmsegmentation
 except ImportError as error:
     sys.exit(f'error: {error}')
 
 if __name__ == '__main__':
-    command.main(stock, __doc__)
+    run_converter(mmsegmentation, __doc__)

@@ -9,8 +9,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
-from mmseg_encstdc.engine import cli
-from mmseg_encstdc.errors import InputError
+from mmseg_encstdc.errors import InputError, as_input_error
 
 __all__ = ['Row', 'architectures', 'check', 'release', 'spills_and_registers']
 
@@ -52,7 +51,7 @@ def check(nvcc: str, archs: List[int], jobs: int) -> Tuple[List[Row], List[str]]
 
 def run(*command: str) -> subprocess.CompletedProcess:
     """Run a compiler; an InputError where it is no program."""
-    with cli.blamed_on(f'{command[0]} cannot be run', (OSError, )):
+    with as_input_error(f'{command[0]} cannot be run', (OSError, )):
         return subprocess.run(command, capture_output=True, text=True)
 
 

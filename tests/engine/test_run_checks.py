@@ -8,8 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_encstdc.engine import check_config, check_data
-from mmseg_encstdc.engine.checks import datasets_of
+from mmseg_encstdc.engine import check_config, check_data, datasets_of
 from mmseg_encstdc.errors import InputError
 
 LOADERS = ['train_dataloader', 'val_dataloader']
@@ -273,15 +272,15 @@ def test_a_data_set_without_known_classes_is_read_with_any_values(encnet):
 
 def test_at_most_500_pairs_are_read_but_every_one_must_exist(
         encnet, tmp_path, monkeypatch):
-    from mmseg_encstdc.engine import checks
-    monkeypatch.setattr(checks, 'SAMPLE', 2)
+    from mmseg_encstdc.engine import run_checks
+    monkeypatch.setattr(run_checks, 'SAMPLE', 2)
     for i in range(3, 10):
         for name in ('images/train/{}.jpg', 'labels/train/{}.png'):
             copied = (tmp_path / name.format(0)).read_bytes()
             (tmp_path / name.format(i)).write_bytes(copied)
     read = []
-    check_pair = checks.check_pair
-    monkeypatch.setattr(checks, 'check_pair', lambda sample: (
+    check_pair = run_checks.check_pair
+    monkeypatch.setattr(run_checks, 'check_pair', lambda sample: (
         read.append(sample['img_path'][-5:]), check_pair(sample)))
     check_data(encnet, ['train_dataloader'])
     assert read == ['0.jpg', '5.jpg']  # spread evenly over the ten

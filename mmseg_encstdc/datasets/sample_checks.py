@@ -2,16 +2,16 @@
 import os
 from typing import Iterable, Optional
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..compat.data import DECODE_ERRORS
 from ..errors import InputError
 
 __all__ = [
-    'DECODE_ERRORS', 'SOURCES', 'check_folders', 'check_image',
-    'check_label_format', 'check_label_values', 'check_pair',
-    'check_pairs_exist', 'check_size', 'unreadable'
+    'SOURCES', 'check_folders', 'check_image', 'check_label_format',
+    'check_label_values', 'check_pair', 'check_pairs_exist', 'check_size',
+    'unreadable'
 ]
 
 # Data set type -> where it comes from and how it lies on disk.
@@ -43,8 +43,6 @@ SOURCES = {
     'data/coco_stuff164k/{images,annotations}/{train2017,val2017} with '
     '*_labelTrainIds.png',
 }
-# What decoders raise for a file that is none, or is cut short.
-DECODE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError, cv2.error)
 # Pillow's names of the formats with one 8-bit id a pixel.
 LABEL_MODES = ('1', 'L', 'P')
 UNKNOWN_SOURCE = 'set data_root and data_prefix to where the data lie'

@@ -1,29 +1,73 @@
-"""Several processes without a GPU, which MMEngine does not provide for."""
+"""Start a run: its processes, its folder, its checks."""
 import gc
 import os
 import re
 import subprocess
+import tempfile
+from typing import List
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.dist import get_dist_info
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from torch import nn
 
 from .. import compat
-from ..errors import InputError
+from ..errors import InputError, as_input_error
+from .configs import bind_classes
+from .run_checks import check_config, check_data
 
-__all__ = ['CPUDistributedDataParallel', 'start_processes', 'stop_processes']
+__all__ = [
+    'CPUDistributedDataParallel', 'check_writable', 'prepare_run',
+    'start_processes', 'stop_processes'
+]
+
+
+def prepare_run(cfg: Config, loaders: List[str], launcher: str = 'none',
+                training: bool = False) -> None:
+    """Start the processes of a run and check its config and its data.
+
+    Args:
+        cfg: a whole experiment with its ``work_dir``, changed in place.
+        loaders: keys of the data loaders that will be used.
+        launcher: see :func:`start_processes`.
+        training: also check what only training needs.
+
+    Raises:
+        InputError: naming the file or key at fault and what is accepted.
+    """
+    loaders = [name for name in loaders if cfg.get(name) is not None]
+    for name in loaders:
+        # PyTorch refuses persistent workers where there are none. A user who sets
+        # num_workers=0 need not know; no library is worked around.
+        if cfg[name].get('num_workers') == 0:
+            cfg[name].persistent_workers = False
+    start_processes(cfg, launcher)
+    rank, world_size = get_dist_info()
+    check_writable(cfg.work_dir)
+    check_config(cfg, loaders, world_size, training)
+    bind_classes(cfg, loaders)
+    if rank == 0:
+        check_data(cfg, loaders, world_size)
+
+
+def check_writable(folder: str) -> None:
+    """Make a folder for output, or raise InputError."""
+    with as_input_error(f'folder {folder} cannot be written', (OSError, )):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 class CPUDistributedDataParallel(MMDistributedDataParallel):
-    """MMDistributedDataParallel for CPU tensors.
+    """Wrap a model for several processes without a GPU.
 
     Synchronised batch norm exists on GPUs only, so it becomes batch norm
     over each process's own images, with one INFO line.
 
     Args:
-        module (nn.Module): model to wrap.
+        module: model to wrap.
         device_ids: what MMEngine passes; a CPU has none.
         **kwargs: arguments of MMDistributedDataParallel.
     """

@@ -4,7 +4,7 @@ import pytest
 from mmcv.transforms import Compose
 from PIL import Image
 
-from mmseg_encstdc.datasets import LoadSegAnnotations, LoadSegImage, checks
+from mmseg_encstdc.datasets import LoadSegAnnotations, LoadSegImage, sample_checks
 from mmseg_encstdc.errors import InputError
 
 
@@ -41,53 +41,54 @@ def error_of(function, *args, **kwargs):
 
 
 def test_folders_that_exist_or_are_not_given_pass(tmp_path):
-    assert checks.check_folders('CamVidDataset', [str(tmp_path), '', None]) is None
+    folders = [str(tmp_path), '', None]
+    assert sample_checks.check_folders('CamVidDataset', folders) is None
 
 
-@pytest.mark.parametrize('kind', sorted(checks.SOURCES))
+@pytest.mark.parametrize('kind', sorted(sample_checks.SOURCES))
 def test_a_missing_folder_is_named_with_where_its_data_set_comes_from(
         tmp_path, kind):
-    message = error_of(checks.check_folders, kind, [str(tmp_path / 'none')])
+    message = error_of(sample_checks.check_folders, kind, [str(tmp_path / 'none')])
     assert message == (f'{kind}: {tmp_path}/none does not exist; '
-                       f'{checks.SOURCES[kind]}')
+                       f'{sample_checks.SOURCES[kind]}')
 
 
 def test_every_data_set_of_the_configs_has_a_source(root):
     from mmengine.config import Config
 
-    from mmseg_encstdc.engine.checks import datasets_of
+    from mmseg_encstdc.engine import datasets_of
     types = set()
     for path in sorted((root / 'configs').glob('*.py')):
         cfg = Config.fromfile(path)
         for loader in ('train_dataloader', 'val_dataloader'):
             types |= {d['type'] for d in datasets_of(cfg[loader].dataset)}
-    assert types and types <= set(checks.SOURCES)
+    assert types and types <= set(sample_checks.SOURCES)
 
 
 def test_the_remedy_for_a_data_set_of_ones_own_is_to_set_its_folders(tmp_path):
-    message = error_of(checks.check_folders, 'Mine', [str(tmp_path / 'none')])
+    message = error_of(sample_checks.check_folders, 'Mine', [str(tmp_path / 'none')])
     assert 'set data_root and data_prefix' in message
 
 
 def test_samples_whose_files_exist_are_counted(tmp_path):
     sample = write_pair(tmp_path)
     unlabelled = dict(img_path=sample['img_path'])
-    assert checks.check_pairs_exist('Mine', [sample, unlabelled]) == 2
+    assert sample_checks.check_pairs_exist('Mine', [sample, unlabelled]) == 2
 
 
 @pytest.mark.parametrize('kind, name', [('image', 'a.jpg'), ('label', 'a.png')])
 def test_a_missing_file_of_a_pair_is_named(tmp_path, kind, name):
     sample = write_pair(tmp_path)
     (tmp_path / name).unlink()
-    message = error_of(checks.check_pairs_exist, 'CamVidDataset', [sample])
+    message = error_of(sample_checks.check_pairs_exist, 'CamVidDataset', [sample])
     assert f'{kind} {tmp_path}/{name} is missing' in message
     assert 'add it or remove the image' in message
 
 
 def test_an_empty_folder_says_where_images_come_from_and_what_selects_them():
-    message = error_of(checks.check_pairs_exist, 'CamVidDataset', [])
+    message = error_of(sample_checks.check_pairs_exist, 'CamVidDataset', [])
     assert 'no images found' in message
-    assert checks.SOURCES['CamVidDataset'] in message
+    assert sample_checks.SOURCES['CamVidDataset'] in message
     assert 'img_suffix' in message
 
 
@@ -96,13 +97,13 @@ def test_an_empty_folder_says_where_images_come_from_and_what_selects_them():
 
 def test_a_sound_pair_passes_and_loads(tmp_path):
     sample = write_pair(tmp_path)
-    assert checks.check_pair(sample) is None
+    assert sample_checks.check_pair(sample) is None
     loaded = load(sample, num_classes=4)
     assert loaded['gt_seg_map'].tolist() == [[3] * 6] * 4
     assert loaded['ori_shape'] == (4, 6)
 
 
-@pytest.mark.parametrize('read', [checks.check_pair, load])
+@pytest.mark.parametrize('read', [sample_checks.check_pair, load])
 def test_a_label_of_another_size_is_named_with_both_sizes(tmp_path, read):
     sample = write_pair(tmp_path, (4, 6), (4, 5))
     message = error_of(read, sample)
@@ -111,7 +112,7 @@ def test_a_label_of_another_size_is_named_with_both_sizes(tmp_path, read):
     assert 'resize labels with nearest' in message
 
 
-@pytest.mark.parametrize('read', [checks.check_pair, load])
+@pytest.mark.parametrize('read', [sample_checks.check_pair, load])
 @pytest.mark.parametrize('kind, name', [('image', 'a.jpg'), ('label', 'a.png')])
 @pytest.mark.parametrize('content', [b'', b'not a picture'])
 def test_a_file_that_is_no_picture_is_named(tmp_path, read, kind, name, content):
@@ -122,7 +123,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path, read, kind, name, content)
     assert 'restore the file or remove it' in message
 
 
-@pytest.mark.parametrize('read', [checks.check_pair, load])
+@pytest.mark.parametrize('read', [sample_checks.check_pair, load])
 @pytest.mark.parametrize('kind, name', [('image', 'a.jpg'), ('label', 'a.png')])
 def test_a_file_that_is_gone_is_named(tmp_path, read, kind, name):
     sample = write_pair(tmp_path)
@@ -136,7 +137,7 @@ def test_a_file_that_ends_too_early_is_found(tmp_path, name):
     sample = write_pair(tmp_path, (64, 64), (64, 64))
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-20])
-    assert f'{path} cannot be read' in error_of(checks.check_pair, sample)
+    assert f'{path} cannot be read' in error_of(sample_checks.check_pair, sample)
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
@@ -148,7 +149,7 @@ def test_no_damaged_byte_ends_in_anything_but_an_input_error(tmp_path, name):
         damaged = bytes([*sound[:i], sound[i] ^ 0xff, *sound[i + 1:]])
         path.write_bytes(damaged)
         try:
-            checks.check_pair(sample)
+            sample_checks.check_pair(sample)
         except InputError as error:
             assert str(path) in str(error) and '\n' not in str(error)
             found += 1
@@ -160,12 +161,12 @@ def test_no_damaged_byte_ends_in_anything_but_an_input_error(tmp_path, name):
 
 def test_values_below_the_number_of_classes_and_ignore_pass():
     label = np.array([[0, 10, 255]], np.uint8)
-    assert checks.check_label_values('a.png', label, 11) is None
+    assert sample_checks.check_label_values('a.png', label, 11) is None
 
 
 def test_values_out_of_range_are_named_with_the_accepted_ones():
     label = np.array([[0, 10, 255], [40, 11, 40]], np.uint8)
-    message = error_of(checks.check_label_values, 'a.png', label, 11)
+    message = error_of(sample_checks.check_label_values, 'a.png', label, 11)
     assert 'label a.png holds the values 11, 40;' in message
     assert 'accepted are 0 to 10 and 255 (ignore)' in message
     assert 'Map the file or set num_classes' in message
@@ -173,15 +174,15 @@ def test_values_out_of_range_are_named_with_the_accepted_ones():
 
 def test_at_most_ten_values_are_named():
     label = np.arange(100, dtype=np.uint8)
-    message = error_of(checks.check_label_values, 'a.png', label, 50)
+    message = error_of(sample_checks.check_label_values, 'a.png', label, 50)
     assert 'values 50, 51, 52, 53, 54, 55, 56, 57, 58, 59; accepted' in message
 
 
 def test_another_ignore_index_is_accepted_instead_of_255():
     label = np.array([[7, 3]], np.uint8)
-    assert checks.check_label_values('a.png', label, 4, ignore_index=7) is None
+    assert sample_checks.check_label_values('a.png', label, 4, ignore_index=7) is None
     label[0, 0] = 255
-    message = error_of(checks.check_label_values, 'a.png', label, 4, 7)
+    message = error_of(sample_checks.check_label_values, 'a.png', label, 4, 7)
     assert 'values 255; accepted are 0 to 3 and 7 (ignore)' in message
 
 
@@ -211,7 +212,7 @@ def test_sides_of_one_pixel_are_kept(tmp_path, size):
     Image.fromarray(np.zeros(size, np.uint8)).save(label)
     sample = dict(img_path=str(image), seg_map_path=str(label), label_map=None,
                   reduce_zero_label=False, seg_fields=[], ori_shape=size)
-    checks.check_pair(sample)
+    sample_checks.check_pair(sample)
     loaded = LoadSegAnnotations(num_classes=3)(sample)
     assert loaded['gt_seg_map'].shape == size
 
@@ -223,4 +224,4 @@ def test_a_photograph_that_was_turned_is_compared_as_it_is_loaded(tmp_path):
     Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(image, exif=turned)
     Image.fromarray(np.zeros((8, 4), np.uint8)).save(label)
     sample = dict(img_path=str(image), seg_map_path=str(label))
-    assert checks.check_pair(sample) is None
+    assert sample_checks.check_pair(sample) is None

@@ -11,8 +11,9 @@ from typing import Optional
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from ..engine.checkpoints import listed, read_checkpoint
 from ..errors import InputError
-from .checkpoint import Conversion, State, fit, listed, read, rename
+from .conversion import Conversion, State, fit, rename
 
 __all__ = ['SOURCE', 'convert']
 
@@ -30,11 +31,8 @@ def convert(path: str, cfg: Config) -> Optional[Conversion]:
     Raises:
         InputError: when the file cannot be read or does not fit the config.
     """
-    content = read(path)
-    state = content.get('state_dict')
-    if not isinstance(state, dict) or 'meta' not in content:
-        raise InputError(f'checkpoint {path} is none of MMSegmentation: it needs '
-                         'the dictionaries state_dict and meta')
+    content = read_checkpoint(path, remedy='give a file')
+    state = content['state_dict']
     model = MODELS.build(cfg.model)
     wanted = model.state_dict()
     if {k: v.shape for k, v in state.items()} == {

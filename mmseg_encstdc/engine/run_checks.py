@@ -1,13 +1,12 @@
-"""What can be known to be wrong before a model is built."""
-import os.path as osp
+"""Check a config and its data before a model is built."""
 from itertools import zip_longest
 from typing import Iterator, List, Tuple
 
-import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
-from ..datasets.checks import (
+from ..compat.data import build_without_pipeline
+from ..datasets.sample_checks import (
     check_folders,
     check_image,
     check_pair,
@@ -15,10 +14,10 @@ from ..datasets.checks import (
 )
 from ..datasets.transforms import LoadSegAnnotations
 from ..errors import InputError
+from .checkpoints import read_checkpoint
+from .configs import classes_of, datasets_of
 
-__all__ = [
-    'bind_classes', 'check_config', 'check_data', 'datasets_of', 'metainfo_of'
-]
+__all__ = ['check_config', 'check_data']
 
 # Auxiliary heads whose channels are not the data set's classes.
 EDGE_HEADS = ('DetailHead', 'STDCHead')
@@ -32,10 +31,10 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
     """Compare a config with itself and with the folders it names.
 
     Args:
-        cfg (Config): a whole experiment.
-        loaders (list[str]): keys of the data loaders that will be used.
-        world_size (int): processes. Default: 1.
-        training (bool): also check what only training needs.
+        cfg: a whole experiment.
+        loaders: keys of the data loaders that will be used.
+        world_size: number of processes.
+        training: also check what only training needs.
 
     Raises:
         InputError: naming the key at fault and what is accepted.
@@ -43,25 +42,11 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):
             _check_registered(dataset, loader)
-            _check_classes(cfg.model, dataset['type'], _classes(dataset), loader)
+            _check_classes(cfg.model, dataset['type'], classes_of(dataset), loader)
             _check_root(dataset)
     if training:
         _check_batch(cfg, world_size)
         _check_weights(cfg.model, 'model')
-
-
-def bind_classes(cfg: Config, loaders: List[str]) -> None:
-    """Tell every LoadSegAnnotations how many classes its data set has.
-
-    Labels are then checked as they are loaded; a config need not repeat the
-    number.
-    """
-    for loader in loaders:
-        for dataset in datasets_of(cfg[loader].dataset):
-            classes = _classes(dataset)
-            for transform in dataset.get('pipeline', []):
-                if classes and transform['type'] == 'LoadSegAnnotations':
-                    transform.setdefault('num_classes', len(classes))
 
 
 def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
@@ -78,12 +63,10 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
     for loader in loaders:
         total = 0
         for config in datasets_of(cfg[loader].dataset):
-            # Unserialized, because MMEngine cannot serialize an empty set.
-            dataset = DATASETS.build(
-                {**config, 'pipeline': [], 'serialize_data': False})
+            dataset = build_without_pipeline(config)
             total += _check_files(dataset)
             classes = dataset.metainfo.get('classes')
-            if classes and not _classes(config):
+            if classes and not classes_of(config):
                 _check_classes(cfg.model, config['type'], classes, loader)
                 found.append((loader, classes))
                 _check_same(*found[0], loader, classes)
@@ -127,23 +110,6 @@ def _check_epoch(loader: dict, name: str, images: int) -> None:
             'images, and an incomplete batch is dropped; lower batch_size')
 
 
-def datasets_of(config: dict) -> Iterator[dict]:
-    """The data sets inside wrappers such as RepeatDataset."""
-    if 'datasets' in config:
-        for child in config['datasets']:
-            yield from datasets_of(child)
-    elif isinstance(config.get('dataset'), dict):
-        yield from datasets_of(config['dataset'])
-    else:
-        yield config
-
-
-def metainfo_of(dataset: dict) -> dict:
-    """What a data set's config and its class say of the data."""
-    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-    return {**meta, **(dataset.get('metainfo') or {})}
-
-
 def _check_weights(part: dict, key: str) -> None:
     """Files of weights to start from must be there, wherever they are named."""
     for name, value in part.items():
@@ -157,22 +123,19 @@ def _check_weights(part: dict, key: str) -> None:
 
 
 def _check_start(part: dict, init: dict, key: str) -> None:
-    """MMEngine only warns of a file that has none of a module's weights."""
-    path = init.get('checkpoint')
-    if not path or not osp.isfile(path):
-        raise InputError(
-            f'{key}.checkpoint {path} does not exist; tools/convert makes it '
-            "from the authors' checkpoint, or start without: --cfg-options "
-            f'{key}=None')
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-        state = content.get('state_dict', content)
-        prefix = init.get('prefix', '')
-        prefix += '.' if prefix and not prefix.endswith('.') else ''
-        found = {k[len(prefix):] for k in state if k.startswith(prefix)}
-    except Exception as error:
-        raise InputError(f'{key}.checkpoint {path} cannot be read; give a '
-                         'checkpoint, such as tools/convert makes') from error
+    """Compare a module with the file that it starts from.
+
+    This is no workaround: MMEngine loads such a file itself, and only warns where
+    it has none of the module's weights.
+    """
+    path = str(init.get('checkpoint'))
+    state = read_checkpoint(
+        path, f'{key}.checkpoint', "tools/convert makes it from the authors' "
+        f'checkpoint, or start without: --cfg-options {key}=None',
+        bare=True)['state_dict']
+    prefix = init.get('prefix', '')
+    prefix += '.' if prefix and not prefix.endswith('.') else ''
+    found = {k[len(prefix):] for k in state if k.startswith(prefix)}
     module = MODELS.build({**part, 'init_cfg': None})
     if not found & module.state_dict().keys():
         raise InputError(
@@ -180,12 +143,6 @@ def _check_start(part: dict, init: dict, key: str) -> None:
             "convert the authors' file with tools/convert, and for a whole "
             f"network's set {key}.prefix to where it has its backbone, such as "
             'backbone.')
-
-
-def _classes(dataset: dict) -> tuple:
-    """Class names of a data set's config; empty when it does not say."""
-    classes = metainfo_of(dataset).get('classes', ())
-    return () if isinstance(classes, str) else classes  # a file, read later
 
 
 def _heads(model: dict) -> Iterator[Tuple[str, dict]]:

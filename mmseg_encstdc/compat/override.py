@@ -1,0 +1,22 @@
+"""Read whether MMSegmentation's own names are replaced."""
+import os
+
+from .versions import StackError
+
+__all__ = ['OVERRIDE', 'replaces_stock']
+
+# 0: MMSegmentation's own names stay its own.
+OVERRIDE = 'MMSEG_ENCSTDC_OVERRIDE'
+
+
+def replaces_stock() -> bool:
+    """Return whether MMSegmentation's own names should be ours, by ``OVERRIDE``.
+
+    Raises:
+        StackError: unless the variable is unset, empty, 0 or 1.
+    """
+    asked = os.environ.get(OVERRIDE) or '1'
+    if asked not in ('0', '1'):
+        raise StackError(f'{OVERRIDE}={asked} is not known; give 1 to replace '
+                         "MMSegmentation's entries, which is the default, or 0")
+    return asked == '1'

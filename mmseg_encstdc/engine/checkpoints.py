@@ -1,0 +1,123 @@
+"""Read a checkpoint safely, and compare a model with it."""
+import os.path as osp
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+__all__ = ['check_fits', 'listed', 'read_checkpoint']
+
+SHOWN = 8  # names that an error lists before it counts
+
+
+def read_checkpoint(path: str, what: str = 'checkpoint',
+                    remedy: str = 'training writes it to the work dir',
+                    bare: bool = False) -> dict:
+    """Read the weights of a checkpoint; no pickled code is executed.
+
+    Args:
+        path: the file.
+        what: names the file in messages, such as the config key that has it.
+        remedy: what to do where there is no file.
+        bare: also accept a file without ``meta``, or a state dict alone.
+
+    Returns:
+        a dictionary with ``state_dict``, name -> tensor on the CPU, and
+        ``meta``, a dictionary, or with ``bare`` whatever is there.
+
+    Raises:
+        InputError: when the file does not exist, is truncated or foreign, or
+            holds what ``torch.load`` does not load with weights_only.
+    """
+    content = _load(path, what, remedy)
+    if bare:
+        return _state_and_meta(content, f'{what} {path}')
+    if not isinstance(content, dict) or not all(
+            isinstance(content.get(k), dict) for k in ('state_dict', 'meta')):
+        raise InputError(f'{what} {path} is no checkpoint of MMEngine: it needs '
+                         'the dictionaries state_dict and meta')
+    for name, value in content['state_dict'].items():
+        if not _is_plain(name, value):
+            raise InputError(f'{what} {path} has {name!r} in its state_dict, '
+                             'which is no plain tensor')
+    return content
+
+
+def _load(path: str, what: str, remedy: str) -> object:
+    """Return whatever a file of torch.save holds."""
+    if not osp.isfile(path):
+        state = 'is a folder' if osp.isdir(path) else 'does not exist'
+        raise InputError(f'{what} {path} {state}; {remedy}')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        # Not PyTorch's own words, which advise to execute what is pickled.
+        raise InputError(
+            f'{what} {path} cannot be read: it is truncated, or no file of '
+            'torch.save that holds tensors and plain values alone '
+            f'({type(error).__name__})') from error
+
+
+def _state_and_meta(content: object, file: str) -> dict:
+    """Find the state dict, which may stand by itself."""
+    if not isinstance(content, dict):
+        raise InputError(
+            f'{file} holds a {type(content).__name__}; it must be a state dict, '
+            'or a dictionary with one as state_dict')
+    state = content.get('state_dict', content)
+    if not isinstance(state, dict) or not state or not all(
+            _is_plain(name, value) for name, value in state.items()):
+        raise InputError(f'{file} holds no state dict; its entries are '
+                         f'{listed(map(str, content))}')
+    return dict(state_dict=state, meta=content.get('meta'))
+
+
+def _is_plain(name: object, value: object) -> bool:
+    """Return whether this is a name with a tensor that any model can take."""
+    return (isinstance(name, str) and isinstance(value, Tensor)
+            and value.layout == torch.strided and not value.is_quantized
+            and value.device.type == 'cpu')
+
+
+def listed(names) -> str:
+    """Join names, as far as they fit in a line, and say how many more there are."""
+    names = list(names)
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return ', '.join(names[:SHOWN]) + more
+
+
+def check_fits(model: nn.Module, path: str,
+               state: Optional[dict] = None) -> None:
+    """Compare a model with a checkpoint; MMEngine would only warn.
+
+    Auxiliary heads may differ: evaluation does not run them.
+
+    Args:
+        model: to compare.
+        path: of the checkpoint.
+        state: its weights, where they are read already.
+
+    Raises:
+        InputError: naming the first weight that is missing, of another shape,
+            or, in a backbone, left over: a deeper one holds a shallower.
+    """
+    while hasattr(model, 'module'):  # test-time augmentation, distribution
+        model = model.module
+    if state is None:
+        state = read_checkpoint(path)['state_dict']
+    wanted = model.state_dict()
+    wrong = [key for key in state
+             if key.startswith('backbone.') and key not in wanted]
+    wrong += [
+        key for key, value in wanted.items()
+        if not key.startswith('auxiliary_head')
+        and not key.endswith('num_batches_tracked') and
+        (key not in state or state[key].shape != value.shape)
+    ]
+    if wrong:
+        raise InputError(
+            f'checkpoint {path} does not fit the config: {len(wrong)} weights '
+            'are missing, left over or of another shape, the first is '
+            f'{wrong[0]}; give the config that it was trained with')

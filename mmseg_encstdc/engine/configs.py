@@ -1,0 +1,104 @@
+"""Read a config, and what it says of its data sets."""
+import os.path as osp
+from typing import Iterator, List, Optional
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS
+
+from ..errors import InputError, as_input_error
+
+__all__ = [
+    'CONFIG_ERRORS', 'bind_classes', 'build_runner', 'classes_of',
+    'datasets_of', 'load_config', 'metainfo_of', 'use_mode'
+]
+
+# What a wrong value in a config raises, here or in a library below.
+CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
+                 KeyError, OSError, SyntaxError, TypeError, ValueError)
+
+
+def load_config(path: str, options: Optional[dict] = None) -> Config:
+    """Read a config file and merge overrides into it.
+
+    Raises:
+        InputError: when there is no such file, or it is no experiment.
+    """
+    if not osp.isfile(path):
+        raise InputError(f'config {path} does not exist; those of this '
+                         'project are in configs/')
+    with as_input_error(f'config {path}', CONFIG_ERRORS):
+        config = Config.fromfile(path)
+    with as_input_error('--cfg-options', CONFIG_ERRORS):
+        config.merge_from_dict(options or {})
+    for key in ('model', 'test_dataloader'):
+        if not isinstance(config.get(key), dict):
+            raise InputError(f'config {path} has no {key}; give a whole '
+                             'experiment, not one of its bases')
+    return config
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build MMEngine's runner of a config.
+
+    Raises:
+        InputError: when something in the config cannot be built.
+    """
+    with as_input_error(f'config of {cfg.work_dir}', CONFIG_ERRORS):
+        return Runner.from_cfg(cfg)
+
+
+def use_mode(cfg: Config, mode: str) -> None:
+    """Evaluate in one of the config's ``test_modes``.
+
+    Raises:
+        InputError: naming the modes there are.
+    """
+    modes = cfg.get('test_modes', {})
+    if mode not in modes:
+        raise InputError(f'--mode {mode} is not in test_modes of the config, '
+                         f'which has {", ".join(sorted(modes)) or "none"}')
+    chosen = modes[mode]
+    scale = cfg.model.test_cfg.get('scale')
+    cfg.model.test_cfg = chosen['test_cfg']
+    if scale is not None and chosen['test_cfg']['mode'] != 'chip':
+        cfg.model.test_cfg.scale = scale
+    if 'pipeline' in chosen:
+        cfg.test_dataloader.dataset.pipeline = chosen['pipeline']
+
+
+def datasets_of(config: dict) -> Iterator[dict]:
+    """Yield the data sets inside wrappers such as RepeatDataset."""
+    if 'datasets' in config:
+        for child in config['datasets']:
+            yield from datasets_of(child)
+    elif isinstance(config.get('dataset'), dict):
+        yield from datasets_of(config['dataset'])
+    else:
+        yield config
+
+
+def metainfo_of(dataset: dict) -> dict:
+    """Return what a data set's config and its class say of the data."""
+    meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
+    return {**meta, **(dataset.get('metainfo') or {})}
+
+
+def classes_of(dataset: dict) -> tuple:
+    """Return the class names of a data set's config; empty when it has none."""
+    classes = metainfo_of(dataset).get('classes', ())
+    return () if isinstance(classes, str) else classes  # a file, read later
+
+
+def bind_classes(cfg: Config, loaders: List[str]) -> None:
+    """Tell every LoadSegAnnotations how many classes its data set has.
+
+    Labels are then checked as they are loaded; a config need not repeat the
+    number.
+    """
+    for loader in loaders:
+        for dataset in datasets_of(cfg[loader].dataset):
+            classes = classes_of(dataset)
+            for transform in dataset.get('pipeline', []):
+                if classes and transform['type'] == 'LoadSegAnnotations':
+                    transform.setdefault('num_classes', len(classes))

@@ -1,0 +1,54 @@
+"""MMSegmentation's own names are replaced, or left alone."""
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from plugin_scripts import full
+
+from mmseg_encstdc.compat import OVERRIDE
+
+NAMES = ('EncHead', 'FCNHead', 'STDCHead', 'STDCNet', 'STDCContextPathNet')
+SHOW = f"""
+from mmseg.registry import MODELS, TASK_UTILS
+print(*(MODELS.get(name).__module__.split('.')[0] for name in {NAMES}),
+      TASK_UTILS.get('OHEMPixelSampler').__module__.split('.')[0])
+"""
+
+
+def show(tmp_path, root, before, override):
+    """What a script that imports ``before`` prints, and which module has each
+    of MMSegmentation's names."""
+    script = tmp_path / 'show.py'
+    script.write_text(textwrap.dedent(before) + SHOW)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(script)], capture_output=True,
+        text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(root),
+                                      OVERRIDE: override})
+    lines = done.stdout.splitlines()
+    return lines[:-1], lines[-1].split() if lines else done.stderr
+
+
+@pytest.mark.parametrize('before', [
+    'import mmseg_encstdc',
+    'import mmseg_encstdc, importlib; importlib.reload(mmseg_encstdc)',
+    'import mmseg_encstdc, mmseg.models',
+    pytest.param('import mmseg.models, mmseg_encstdc', marks=full),
+])
+def test_every_name_is_replaced_and_one_line_says_so(root, tmp_path, before):
+    said, modules = show(tmp_path, root, before, '')
+    assert modules == ['mmseg_encstdc'] * 6
+    line, = said
+    assert 'INFO' in line and all(
+        name in line for name in (*NAMES, 'OHEMPixelSampler'))
+
+
+def test_with_the_variable_at_0_stock_names_are_left_alone(root, tmp_path):
+    said, modules = show(tmp_path, root, 'import mmseg_encstdc', '0')
+    assert modules == ['mmseg'] * 6 and not said
+
+
+def test_another_value_of_the_variable_is_named(root, tmp_path):
+    _, error = show(tmp_path, root, 'import mmseg_encstdc', 'no')
+    assert 'MMSEG_ENCSTDC_OVERRIDE=no is not known; give 1' in error
