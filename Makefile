@@ -42,10 +42,10 @@ lint: $(VENV)/.test
 	$(PY) -m ruff check .
 
 kernels: setup $(VENV)/.test
-	$(PY) tools/check_kernels.py
+	$(PY) dev/check_kernels.py
 
 docs-check: setup $(VENV)/.test
-	$(PY) tools/docs_check.py $(ARGS)
+	$(PY) dev/docs_check.py $(ARGS)
 
 # openmim's own requirements would replace some of the stack's; see mim.txt.
 mim-check:
@@ -53,7 +53,7 @@ mim-check:
 	$(MAKE) setup VENV="$$folder" && \
 	"$$folder/bin/python" -m pip install -q -r requirements/mim.txt && \
 	"$$folder/bin/python" -m pip install -q --no-deps $(MIM) && \
-	"$$folder/bin/python" tests/mim_commands.py "$$folder/bin/python"
+	"$$folder/bin/python" dev/mim_check.py "$$folder/bin/python"
 
 setup: $(VENV)/.stack
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ('*.cpp', '*.cu')
 HEADERS = ('*.h', '*.cuh')
 # What mim looks for, and what the tools need beside them.
-FOR_MIM = ('configs', 'tools', 'model-index.yml', 'benchmarks', 'ops')
+FOR_MIM = ('configs', 'tools', 'model-index.yml', 'benchmarks')
 MIM = Path('mmseg_encstdc', '.mim')
 # Compute capabilities, and the CUDA that knows them.
 ARCHITECTURES = {'8.0': (11, 0), '8.6': (11, 1), '8.9': (11, 8),

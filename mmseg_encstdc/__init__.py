@@ -31,6 +31,7 @@ from . import (  # noqa: E402
     heads,
     layers,
     losses,
+    scenes,
     segmentors,
 )
 from .config_files import config_file  # noqa: E402, F401
@@ -43,19 +44,19 @@ REPLACED = (
 )
 NEW = (
     (MODELS, layers, ('Encoding', 'ContextEncoding')),
-    (MODELS, backbones, ('LocalNet', )),
+    (MODELS, scenes, ('LocalNet', )),
     (MODELS, heads, ('SegHead', 'DetailHead')),
     (MODELS, losses, ('OhemCELoss', 'BinaryDiceLoss', 'DetailAggregateLoss',
                       'SemanticEncodingLoss')),
     (MODELS, segmentors, ('ChipEncoderDecoder', )),
     (MODELS, classifiers, ('STDCClassifier', )),
-    (DATASETS, datasets, ('CamVidDataset', 'ImageFolderDataset',
-                          'ScenesDataset')),
+    (DATASETS, datasets, ('CamVidDataset', 'ImageFolderDataset')),
+    (DATASETS, scenes, ('ScenesDataset', )),
     (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
                             'EnlargeToCrop', 'PackClassInputs',
                             'RandomResizedCrop')),
-    (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric',
-                           'PairAccuracy')),
+    (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
+    (METRICS, scenes, ('PairAccuracy', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
     # MMEngine's own registry: the runner looks for wrappers nowhere else.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),

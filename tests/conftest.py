@@ -45,7 +45,5 @@ def camvid() -> Path:
     """The real street scenes, where they are linked."""
     folder = ROOT / 'data' / 'camvid'
     if not folder.is_dir():
-        folder = ROOT.parent / 'shared' / 'camvid'
-    if not folder.is_dir():
         pytest.skip('CamVid is not at data/camvid')
     return folder

@@ -17,6 +17,7 @@ LEVELS = (
     ('layers', 'losses', 'backbones'),
     ('heads', ),
     ('segmentors', 'classifiers', 'datasets', 'evaluation', 'visualization'),
+    ('scenes', ),
     ('engine', ),
     ('', ),  # mmseg_encstdc/__init__.py, which registers what is above
     ('convert', 'apis'),

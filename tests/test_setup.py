@@ -143,7 +143,7 @@ def test_an_archive_of_the_sources_has_what_the_build_needs(root, tmp_path):
     archive, = (tree / 'dist').iterdir()
     with tarfile.open(archive) as opened:
         names = {name.split('/', 1)[-1] for name in opened.getnames()}
-    for folder in ('ops', 'configs', 'tools', 'tests', 'benchmarks',
+    for folder in ('ops', 'configs', 'tools', 'dev', 'tests', 'benchmarks',
                    'requirements', 'mmseg_encstdc'):
         expected = {file.relative_to(tree).as_posix()
                     for file in (tree / folder).rglob('*')}

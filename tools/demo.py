@@ -27,10 +27,11 @@ try:
     from prettytable import PrettyTable
 
     from mmseg_encstdc.compat import quiet
-    from mmseg_encstdc.datasets.scene_painter import CLASSES, PALETTE
     from mmseg_encstdc.engine import check_writable, load_config, stretch_schedule
     from mmseg_encstdc.errors import one_line_errors
-    from mmseg_encstdc.evaluation import ConfusionMetric, PairAccuracy, measures
+    from mmseg_encstdc.evaluation import ConfusionMetric, measures
+    from mmseg_encstdc.scenes import PairAccuracy
+    from mmseg_encstdc.scenes.classes import CLASSES, PALETTE
     from mmseg_encstdc.visualization import contact_sheet, legend, overlay
 except ImportError as error:
     sys.exit(f'error: {error}')

@@ -1,5 +1,4 @@
-"""Backbones: STDC and its context path, and a baseline without context."""
-from .local import LocalNet
+"""Backbones: STDC and its context path."""
 from .stdc import STDCContextPathNet, STDCNet
 
-__all__ = ['LocalNet', 'STDCContextPathNet', 'STDCNet']
+__all__ = ['STDCContextPathNet', 'STDCNet']

@@ -2,11 +2,10 @@
 from .camvid import CamVidDataset
 from .class_transforms import PackClassInputs, RandomResizedCrop
 from .image_folder import ImageFolderDataset
-from .scenes import ScenesDataset
 from .transforms import ColorJitter, EnlargeToCrop, LoadSegAnnotations, LoadSegImage
 
 __all__ = [
     'CamVidDataset', 'ColorJitter', 'EnlargeToCrop', 'ImageFolderDataset',
     'LoadSegAnnotations', 'LoadSegImage', 'PackClassInputs',
-    'RandomResizedCrop', 'ScenesDataset'
+    'RandomResizedCrop'
 ]

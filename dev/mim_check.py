@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run mim's commands on every kind of install: tests/mim_commands.py PYTHON
+"""Run mim's commands on every kind of install: dev/mim_check.py PYTHON
 
 PYTHON is that of an environment with the stack and mim, in which the package is
 installed and uninstalled; make mim-check makes one. Prints each command, and

@@ -27,8 +27,6 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 except KeyboardInterrupt:
     sys.exit(130)
-if ROOT.name == '.mim':  # installed: results are for whoever measures
-    record.RESULTS = Path('work_dirs/benchmark')
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Run the tests on the stack of this environment and keep the outcome.
 
-.venv/bin/python benchmarks/stacks.py stack
-.venv-fork/bin/python benchmarks/stacks.py fork
-.venv-full/bin/python benchmarks/stacks.py full
+.venv/bin/python dev/stacks.py stack
+.venv-fork/bin/python dev/stacks.py fork
+.venv-full/bin/python dev/stacks.py full
 
 The word is that of a file in requirements/, whose versions must be installed.
 benchmarks/results/stacks.json has a row of each, which this replaces. The table of
@@ -21,9 +21,11 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-import record
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+import record  # noqa: E402
+
 STACKS = ('stack', 'full', 'fork')
 
 

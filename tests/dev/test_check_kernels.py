@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
+sys.path[:0] = [str(ROOT / 'dev'), str(ROOT / 'benchmarks')]
 import check_kernels  # noqa: E402
 import record  # noqa: E402
 from kernel_checks import cuda, triton  # noqa: E402
@@ -62,7 +62,7 @@ def call(monkeypatch, tmp_path):
 
     def call(*words):
         monkeypatch.setattr(
-            sys, 'argv', ['tools/check_kernels.py', *map(str, words)])
+            sys, 'argv', ['dev/check_kernels.py', *map(str, words)])
         check_kernels.main()
 
     return call

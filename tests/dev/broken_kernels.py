@@ -1,4 +1,4 @@
-"""Triton kernels for the tests of tools/check_kernels.py, and calls that launch them
+"""Triton kernels for the tests of dev/check_kernels.py, and calls that launch them
 rightly and with each fault that the check has to find."""
 import os
 from functools import partial

@@ -1,8 +1,8 @@
 """Scenes: the generated demo set of labelled streets and rooms."""
 from mmseg.datasets import BaseSegDataset
 
-from .sample_checks import check_folders
-from .scene_painter import CLASSES, PALETTE
+from ..datasets.sample_checks import check_folders
+from .classes import CLASSES, PALETTE
 
 __all__ = ['ScenesDataset']
 

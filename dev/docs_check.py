@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run every command of the documents: tools/docs_check.py [DOCUMENT ...]
+"""Run every command of the documents: dev/docs_check.py [DOCUMENT ...]
 
 In README.md, README_zh-CN.md and docs/*.md, the bash blocks are run command by
 command and each python block in a process of its own, from the root of a copy
@@ -121,7 +121,7 @@ def check_mark(mark: str, place: str) -> str:
     }
     if not known.get(word):
         raise DocumentError(f'{place} has the docs-check marker "{mark}", '
-                            'which is unknown; see tools/docs_check.py --help')
+                            'which is unknown; see dev/docs_check.py --help')
     return mark
 
 

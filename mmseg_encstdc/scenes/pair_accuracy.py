@@ -11,8 +11,8 @@ __all__ = ['PairAccuracy']
 class PairAccuracy(BaseMetric):
     """Balanced accuracy within pairs of classes, in percent; chance is 50.
 
-    Of the pixels labelled as one of a pair, the share for which that
-    member's logit exceeds the other's, averaged over the two members.
+    For each member of a pair: the fraction of its pixels at which its logit exceeds
+    the other member's. The figure is the mean of both.
 
     Args:
         pairs (Sequence[tuple[str, str]]): names of the data set's classes.

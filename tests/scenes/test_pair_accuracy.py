@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_encstdc.evaluation import PairAccuracy
+from mmseg_encstdc.scenes import PairAccuracy
 
 CLASSES = ('road', 'floor', 'sky', 'ceiling')
 PAIRS = [('road', 'floor'), ('sky', 'ceiling')]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parents[2]
-tool = SimpleNamespace(**runpy.run_path(str(ROOT / 'tools/docs_check.py')))
+tool = SimpleNamespace(**runpy.run_path(str(ROOT / 'dev/docs_check.py')))
 
 
 def read(text):

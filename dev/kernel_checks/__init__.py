@@ -1,0 +1,1 @@
+"""The compilers of dev/check_kernels.py: ``cuda`` is nvcc, ``triton`` Triton."""

@@ -1,1 +1,0 @@
-"""The compilers of tools/check_kernels.py: ``cuda`` is nvcc, ``triton`` Triton."""
