@@ -6,7 +6,7 @@ MMSegmentation's own: its configs and checkpoints keep working, with the same
 numbers. ``MMSEG_ENCSTDC_OVERRIDE=0`` leaves those alone; the configs of this
 package need them.
 """
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 from . import compat
 
