@@ -8,9 +8,8 @@ SOURCES = ('mmseg_encstdc', 'tools', 'benchmarks', 'dev', 'tests')
 
 def documents(root):
     """Every Markdown file of the repository."""
-    return sorted([*root.glob('*.md'), *root.glob('docs/*.md'),
-                   *(root / name / 'README.md' for name in ('benchmarks', 'configs', 'ops')
-                     if (root / name / 'README.md').exists())])
+    folders = [root, *(root / name for name in ('docs', 'benchmarks', 'configs', 'ops'))]
+    return sorted(file for folder in folders for file in folder.glob('*.md'))
 
 
 def test_environment_page_has_every_variable_of_the_project(root):

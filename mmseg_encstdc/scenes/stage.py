@@ -9,8 +9,8 @@ from .canvas import Box, Canvas, pick
 from .classes import CLASSES
 
 # Colours of the backdrop (sand, brick, plaster, slate) and of the ground.
-STONES = ((190, 168, 140), (176, 116, 94), (202, 197, 186), (150, 156, 166))
-PAVINGS = ((118, 114, 110), (136, 116, 98), (98, 106, 116))
+BACKDROP_COLOURS = ((190, 168, 140), (176, 116, 94), (202, 197, 186), (150, 156, 166))
+GROUND_COLOURS = ((118, 114, 110), (136, 116, 98), (98, 106, 116))
 
 # The planes of the box, in the order in which ``locate_pixels`` numbers them.
 BACK, LEFT, RIGHT, UPPER, GROUND = range(5)
@@ -104,11 +104,11 @@ def solid_images(
     along = np.where(plane == BACK, x / (2 * size), depth * rng.uniform(4, 7))
     shades = np.ones(5, np.float32)
     shades[[BACK, LEFT, RIGHT]] = rng.uniform(0.78, 1.06, 3)
-    stone = pick(rng, STONES)
+    stone = pick(rng, BACKDROP_COLOURS)
     backdrop = masonry(along, y / size, 5, rng) + stone
 
     size = rng.uniform(13, 20)  # width of the paving at the far end
-    paving = pick(rng, PAVINGS)
+    paving = pick(rng, GROUND_COLOURS)
     ground = masonry(x / size, depth * rng.uniform(4, 6), 9, rng) + paving
     return backdrop * shades[plane][..., None], ground
 
