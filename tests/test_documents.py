@@ -8,7 +8,7 @@ SOURCES = ('mmseg_encstdc', 'tools', 'benchmarks', 'dev', 'tests')
 
 def documents(root):
     """Every Markdown file of the repository."""
-    folders = [root, *(root / name for name in ('docs', 'benchmarks', 'configs', 'ops'))]
+    folders = [root, root / 'docs', root / 'benchmarks', root / 'configs', root / 'ops']
     return sorted(file for folder in folders for file in folder.glob('*.md'))
 
 
