@@ -72,7 +72,7 @@ def refusal(call, *args, **kwargs):
     return str(caught.value)
 
 
-# --- Label maps ---------------------------------------------------------------
+# --- Label maps --------------------------------------------------------------
 
 
 def test_predict_equals_inference_model(checkpoint, folder):

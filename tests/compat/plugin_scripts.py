@@ -1,4 +1,4 @@
-"""What the tests of the stack share: a fresh interpreter, and which mmcv is there."""
+"""Run scripts in a fresh interpreter, and find out which mmcv is installed."""
 import os
 import subprocess
 import sys
