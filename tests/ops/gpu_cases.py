@@ -1,4 +1,4 @@
-"""The operators as the tests on a GPU call and judge them, whatever computes."""
+"""Inputs, calls and comparisons of the operators for tests on a GPU."""
 from importlib import import_module
 
 import cross_entropy_cases
