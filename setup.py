@@ -17,7 +17,7 @@ import subprocess
 from pathlib import Path
 from typing import List, Tuple
 
-from setuptools import setup
+from setuptools import Command, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.develop import develop
 from setuptools.command.editable_wheel import editable_wheel
@@ -50,12 +50,12 @@ def packages() -> List[str]:
 class BuildPy(build_py):
     """Build the modules, and copies for mim."""
 
-    def run(self):
+    def run(self) -> None:
         super().run()
         if not self.editable_mode:
             copy_for_mim(Path(self.build_lib) / MIM)
 
-    def get_outputs(self, include_bytecode=1):
+    def get_outputs(self, include_bytecode: int = 1) -> List[str]:
         outputs = super().get_outputs(include_bytecode)
         if self.editable_mode:
             return outputs
@@ -66,7 +66,7 @@ class BuildPy(build_py):
 class Develop(develop):
     """Link the files for mim in a legacy editable install."""
 
-    def run(self):
+    def run(self) -> None:
         link_for_mim(ROOT / MIM)
         super().run()
 
@@ -80,11 +80,11 @@ class EditableWheel(editable_wheel):
     second name is for other readers.
     """
 
-    def run(self):
+    def run(self) -> None:
         link_for_mim(ROOT / MIM)
         super().run()
 
-    def _create_wheel_file(self, bdist_wheel):
+    def _create_wheel_file(self, bdist_wheel: Command) -> str:
         (Path(self.dist_info_dir) / 'top_level.txt').write_text(
             f'{ROOT / MIM.parent}\n{MIM.parent}\n', encoding='utf-8')
         return super()._create_wheel_file(bdist_wheel)

@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 
 class ArgumentError(ValueError, AssertionError):
-    """Report a wrong argument of a class that replaces one of MMSegmentation's.
+    """Report an invalid argument of a class that replaces one of MMSegmentation's.
 
     It is an AssertionError too, which MMSegmentation's class raises.
     """

@@ -13,7 +13,7 @@ __all__ = [
     'datasets_of', 'load_config', 'metainfo_of', 'use_mode'
 ]
 
-# Exceptions that a wrong value in a config raises, here or in a library.
+# Exceptions that an invalid value in a config raises, here or in a library.
 CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
                  KeyError, OSError, SyntaxError, TypeError, ValueError)
 

@@ -1,4 +1,4 @@
-"""Hook for resumed runs."""
+"""Hooks for resumed runs."""
 import os.path as osp
 
 from mmengine.hooks import Hook

@@ -1,6 +1,7 @@
 """Check a config and its data before the runner is built."""
+import os.path as osp
 from itertools import zip_longest
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Tuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -197,18 +198,11 @@ def _check_classes(model: dict, dataset: str, names: tuple,
 def _check_root(dataset: dict) -> None:
     """Check that the folders and files of a data set's config exist."""
     prefixes = (dataset.get('data_prefix') or {}).values()
+    root = dataset.get('data_root')
     check_folders(
         dataset['type'],
-        [dataset.get('data_root')] + [
-            _join(dataset.get('data_root'), path)
-            for path in (*prefixes, dataset.get('ann_file'))
-        ])
-
-
-def _join(root: Optional[str], path: Optional[str]) -> Optional[str]:
-    if not path or not root or path.startswith('/'):
-        return path
-    return f'{root.rstrip("/")}/{path}'
+        [root] + [osp.join(root or '', path) if path else path
+                  for path in (*prefixes, dataset.get('ann_file'))])
 
 
 def _check_batch(cfg: Config, world_size: int) -> None:

@@ -18,8 +18,8 @@ print(*(MODELS.get(name).__module__.split('.')[0] for name in {NAMES}),
 
 
 def show(tmp_path, root, before, override):
-    """What a script that imports ``before`` prints, and which module has each
-    of MMSegmentation's names."""
+    """Run a script that begins with ``before``; return the lines that it prints, and
+    the package of each of MMSegmentation's names."""
     script = tmp_path / 'show.py'
     script.write_text(textwrap.dedent(before) + SHOW)
     done = subprocess.run(

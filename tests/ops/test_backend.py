@@ -121,7 +121,7 @@ def test_auto_matches_recorded_gpu_runs(root):
 
 
 class Gpu:
-    """An accelerated implementation of encode for tests, on the CPU.
+    """Stand in for an accelerated implementation of encode, on the CPU.
 
     Computes with ``change`` applied to one output.
     """
