@@ -1,25 +1,23 @@
-"""Build of the package. What it needs and who wrote it is in pyproject.toml.
+"""Build the package, with CUDA kernels if possible; pyproject.toml has the metadata.
 
-The CUDA kernels in ops are built where a CUDA build of
-PyTorch and nvcc are there, which build isolation hides:
-``pip install --no-build-isolation .``. Else the package is pure Python. An nvcc
-that is there and fails ends the build with its error, because the kernels were
-asked for.
+The kernels in ops/ are built if there are nvcc and a CUDA build of PyTorch, which
+build isolation hides: ``pip install --no-build-isolation .``. Otherwise the package
+is pure Python. An error of nvcc ends the build. The kernels are built for
+TORCH_CUDA_ARCH_LIST if it is set, else for the visible GPUs, else for
+:data:`ARCHITECTURES`.
 
-They are built for the GPUs that are visible, for TORCH_CUDA_ARCH_LIST where it
-is set, and without either for :data:`ARCHITECTURES`.
-
-mim looks for configs, tools and model-index.yml in mmseg_encstdc/.mim. An
-install gets copies there (:class:`BuildPy`); an editable one gets links in the
-checkout, and metadata that lead mim to them (:class:`EditableWheel`).
+mim looks for configs, tools and model-index.yml in mmseg_encstdc/.mim. An install has
+copies there (:class:`BuildPy`). An editable install has links in the checkout, and
+metadata that name the checkout (:class:`EditableWheel`).
 """
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import List, Tuple
 
-from setuptools import setup
+from setuptools import Command, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.develop import develop
 from setuptools.command.editable_wheel import editable_wheel
@@ -27,22 +25,22 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).resolve().parent
 SOURCES = ('*.cpp', '*.cu')
 HEADERS = ('*.h', '*.cuh')
-# What mim looks for, and what the tools need beside them.
+# What mim looks for, and what the tools import.
 FOR_MIM = ('configs', 'tools', 'model-index.yml', 'benchmarks')
 MIM = Path('mmseg_encstdc', '.mim')
-# Compute capabilities, and the CUDA that knows them.
+# Compute capability -> first CUDA release that supports it.
 ARCHITECTURES = {'8.0': (11, 0), '8.6': (11, 1), '8.9': (11, 8),
                  '9.0': (11, 8), '10.0': (12, 8)}
 
 
 def version() -> str:
-    """The version that mmseg_encstdc/__init__.py states."""
+    """Return the version that mmseg_encstdc/__init__.py states."""
     text = (ROOT / 'mmseg_encstdc' / '__init__.py').read_text()
     return re.search(r"^__version__ = '(.+)'$", text, re.M).group(1)
 
 
-def packages() -> list:
-    """Named, because ops, configs and tools beside it are none."""
+def packages() -> List[str]:
+    """Return the packages in mmseg_encstdc, without copies for mim."""
     files = (ROOT / 'mmseg_encstdc').glob('**/__init__.py')
     folders = [file.parent.relative_to(ROOT) for file in files]
     return sorted('.'.join(folder.parts) for folder in folders
@@ -50,14 +48,14 @@ def packages() -> list:
 
 
 class BuildPy(build_py):
-    """The modules, and copies for mim beside them."""
+    """Build the modules, and copies for mim."""
 
-    def run(self):
+    def run(self) -> None:
         super().run()
         if not self.editable_mode:
             copy_for_mim(Path(self.build_lib) / MIM)
 
-    def get_outputs(self, include_bytecode=1):
+    def get_outputs(self, include_bytecode: int = 1) -> List[str]:
         outputs = super().get_outputs(include_bytecode)
         if self.editable_mode:
             return outputs
@@ -66,35 +64,34 @@ class BuildPy(build_py):
 
 
 class Develop(develop):
-    """Legacy: the checkout is on sys.path, and mim finds the links in it."""
+    """Link the files for mim in a legacy editable install."""
 
-    def run(self):
+    def run(self) -> None:
         link_for_mim(ROOT / MIM)
         super().run()
 
 
 class EditableWheel(editable_wheel):
-    """Metadata that lead mim to the checkout.
+    """Write metadata that name the checkout to mim.
 
-    mim looks in the site-packages, where the wheel is unpacked, for the first
-    name of top_level.txt. A folder of that name there would hide the package
-    from Python, and a wheel holds no links, so that copies in it would miss
-    every edit. A path as that name leads out of site-packages; the second name
-    is for everyone else.
+    mim joins site-packages and the first name of top_level.txt. A folder of the
+    package's name in site-packages would hide the checkout from Python, and a wheel
+    holds no links. An absolute path as the first name leads to the checkout; the
+    second name is for other readers.
     """
 
-    def run(self):
+    def run(self) -> None:
         link_for_mim(ROOT / MIM)
         super().run()
 
-    def _create_wheel_file(self, bdist_wheel):
+    def _create_wheel_file(self, bdist_wheel: Command) -> str:
         (Path(self.dist_info_dir) / 'top_level.txt').write_text(
             f'{ROOT / MIM.parent}\n{MIM.parent}\n', encoding='utf-8')
         return super()._create_wheel_file(bdist_wheel)
 
 
 def copy_for_mim(folder: Path) -> None:
-    """Fill a folder with copies; what an earlier build left there goes."""
+    """Replace the content of a folder by copies."""
     shutil.rmtree(folder, ignore_errors=True)
     unwanted = shutil.ignore_patterns('__pycache__', '*.py[cod]', '*.so')
     folder.mkdir(parents=True)
@@ -106,7 +103,7 @@ def copy_for_mim(folder: Path) -> None:
 
 
 def link_for_mim(folder: Path) -> None:
-    """Fill a folder with links, or with copies where links cannot be made."""
+    """Replace the content of a folder by links, or by copies if links fail."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -120,7 +117,7 @@ def link_for_mim(folder: Path) -> None:
 
 
 def extension() -> dict:
-    """Arguments of setup() for the kernels; none where they cannot be built."""
+    """Return arguments of setup() for the kernels; none if they cannot be built."""
     try:
         import torch
         from torch.utils import cpp_extension
@@ -133,7 +130,6 @@ def extension() -> dict:
         return skip('nvcc is not there')
     if not kernels(SOURCES):
         return skip('the kernels are not in this folder')
-    # cpp_extension finds nvcc, headers and libraries by this.
     cpp_extension.CUDA_HOME = home = toolkit(home)
     if not torch.cuda.device_count():
         choose_architectures(torch.version.cuda, home)
@@ -144,21 +140,21 @@ def extension() -> dict:
                 cmdclass=dict(build_ext=cpp_extension.BuildExtension))
 
 
-def kernels(patterns: tuple) -> list:
-    """Files in ops and its folders, as setuptools wants them."""
+def kernels(patterns: Tuple[str, ...]) -> List[str]:
+    """Return the files in ops/ that match, relative to the checkout."""
     return sorted(file.relative_to(ROOT).as_posix() for pattern in patterns
                   for file in (ROOT / 'ops').rglob(pattern))
 
 
 def toolkit(home: str) -> str:
-    """The folder of the CUDA toolkit; ``home`` is around bin/nvcc.
+    """Return the folder with CUDA's headers; ``home`` holds bin/nvcc.
 
-    Where that is a wrapper, the headers lie elsewhere, and nvcc knows where.
+    If that nvcc is a wrapper, it prints the folder of the real toolkit.
     """
     header = 'include/cuda_runtime.h'
     if (Path(home) / header).exists():
         return home
-    top = said(home, '--dryrun', '-c', 'none.cu', pattern=r'^#\$ TOP=(.+)$')
+    top = ask_nvcc(home, r'^#\$ TOP=(.+)$', '--dryrun', '-c', 'none.cu')
     if not top or not (Path(top) / header).exists():
         return home
     top = str(Path(top).resolve())
@@ -167,13 +163,15 @@ def toolkit(home: str) -> str:
 
 
 def choose_architectures(cuda: str, home: str) -> None:
-    """Set TORCH_CUDA_ARCH_LIST unless it is; PyTorch finds none without a GPU.
+    """Set TORCH_CUDA_ARCH_LIST, unless it is set, for a build without a GPU.
 
-    ``cuda`` is the one of PyTorch; that of nvcc may be another.
+    Args:
+        cuda: CUDA release of PyTorch; the lower of this and nvcc's counts.
+        home: folder that holds bin/nvcc.
     """
     if os.environ.get('TORCH_CUDA_ARCH_LIST'):
         return
-    nvcc = said(home, '--version', pattern=r'release (\d+\.\d+)')
+    nvcc = ask_nvcc(home, r'release (\d+\.\d+)', '--version')
     release = min(tuple(map(int, text.split('.')[:2]))
                   for text in (cuda, nvcc) if text)
     known = [arch for arch, since in ARCHITECTURES.items() if since <= release]
@@ -182,19 +180,19 @@ def choose_architectures(cuda: str, home: str) -> None:
         + os.environ['TORCH_CUDA_ARCH_LIST'])
 
 
-def said(home: str, *words: str, pattern: str) -> str:
-    """What nvcc prints in the place of a group, or nothing."""
+def ask_nvcc(home: str, pattern: str, *words: str) -> str:
+    """Return the group of a pattern in nvcc's output, or an empty string."""
     try:
         done = subprocess.run([str(Path(home) / 'bin' / 'nvcc'), *words],
                               capture_output=True, text=True)
-    except OSError:  # the build itself will say so
+    except OSError:  # the build itself will fail with this error
         return ''
     found = re.search(pattern, done.stdout + done.stderr, re.M)
     return found.group(1) if found else ''
 
 
 def skip(reason: str) -> dict:
-    """No extension, and why."""
+    """Print why there is no extension; return no arguments for setup()."""
     say(f'no CUDA kernels, because {reason}')
     return {}
 
@@ -204,7 +202,7 @@ def say(line: str) -> None:
 
 
 def commands(more: dict) -> dict:
-    """Arguments of setup() with the commands of this file added."""
+    """Add the commands of this file to arguments of setup()."""
     ours = dict(build_py=BuildPy, develop=Develop, editable_wheel=EditableWheel)
     return {**more, 'cmdclass': {**ours, **more.get('cmdclass', {})}}
 

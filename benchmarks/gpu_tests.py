@@ -14,9 +14,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import record
-import stacks
 import torch
 from common import arguments
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'dev'))
+import stacks  # noqa: E402
 
 # Matches the names that tests/ops/test_gpu_backends.py gives its tests.
 BACKEND = re.compile(r'\[(\w+-(?:torch|triton|cuda))\b')

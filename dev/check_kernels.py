@@ -3,10 +3,10 @@
 
 Prints, for each kernel and GPU, the registers, spills, shared memory and
 tensor-core instructions that the compiler reports, and checks the syntax of the
-CUDA binding against the headers of the installed PyTorch. Ends with 1 where
-something does not compile, spills, takes more shared memory than a block has, or
-multiplies matrices without tensor cores.
-What is not installed (nvcc, g++, triton) is left out, with a line that says so.
+CUDA binding against the headers of the installed PyTorch. Ends with 1 if a kernel
+does not compile, spills, takes more shared memory than a block has, or multiplies
+matrices without tensor cores. Prints a line for each compiler that is not installed
+(nvcc, g++, triton), and skips its part.
 """
 import argparse
 import shutil
@@ -14,6 +14,7 @@ import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import List, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Compile, print a table of each compiler, and name what is wrong."""
+    """Compile, print a table for each compiler, and end with the faults."""
     nvcc, versions, rows, faults = shutil.which('nvcc'), {}, [], []
     archs = cuda.architectures(nvcc, args.arch) if nvcc else []
     targets = [name for name, target in triton.TARGETS.items()
@@ -71,13 +72,14 @@ def check(args: argparse.Namespace) -> None:
         sys.exit('error: ' + '\n'.join(faults))
 
 
-def show(said: tuple, rows: list, faults: list) -> None:
-    """Print the rows of a compiler, and add rows and faults to those before."""
+def show(found: Tuple[List[cuda.Row], List[str]], rows: List[cuda.Row],
+         faults: List[str]) -> None:
+    """Print the rows of a compiler; append its rows and faults to the lists."""
     table = PrettyTable(list(cuda.Row._fields), none_format='-')
-    table.add_rows(said[0])
+    table.add_rows(found[0])
     print(table)
-    rows += said[0]
-    faults += said[1]
+    rows += found[0]
+    faults += found[1]
 
 
 def main() -> None:

@@ -1,25 +1,24 @@
 #!/usr/bin/env python
 """Run every command of the documents: dev/docs_check.py [DOCUMENT ...]
 
-In README.md, README_zh-CN.md and docs/*.md, the bash blocks are run command by
-command and each python block in a process of its own, from the root of a copy
-of the checkout, with this environment on PATH. Blocks of a document see what
-those before wrote; a command that fails ends its block. Comments right before a
-block, one a line, say what it needs:
+In README.md, README_zh-CN.md and docs/*.md, each bash block (with -e) and each python
+block runs in a process of its own, from the root of a copy of the checkout, with this
+environment on PATH. A block finds the files that the blocks before it wrote. Comments
+right before a block, one a line, say what it needs:
 
     <!-- docs-check: needs gpu -->             or network, or cluster (Slurm)
     <!-- docs-check: needs gpu nvcc -->        and this program
-    <!-- docs-check: needs data data/camvid --> a path of the checkout, or ../NAME
+    <!-- docs-check: needs data data/camvid --> a path of the checkout
     <!-- docs-check: with --max-iters 4 -->    appended to trainings
     <!-- docs-check: replace iter_600 with iter_4 -->
-    <!-- docs-check: file configs/street.py --> a python block that is a file
+    <!-- docs-check: file configs/street.py --> write the python block to this file
     <!-- docs-check: minutes 20 -->            instead of --minutes
-    <!-- docs-check: new environment -->       for installs; with a name after it,
-                                               shared by blocks of the document
+    <!-- docs-check: new environment -->       for installs; blocks of a document with
+                                               the same name after it share one
 
-What needs something that is there is run; nothing else is left out. Commands that
-install have to be marked, so that this environment stays as it is: the new one sees
-its packages, and what is installed lies before them.
+A block is skipped only when something that it needs is missing. Blocks that install
+must be marked, so that this environment does not change. A new environment finds the
+packages of this one after its own.
 """
 import argparse
 import os
@@ -32,24 +31,32 @@ import sys
 import tempfile
 import time
 import venv
+from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r'<!-- docs-check: (.*?) *-->$')
 FENCE = re.compile(r'^( *)```(\S*)$')
-LOOKALIKES = ('sh', 'shell', 'console', 'zsh', 'py', 'python3')
+MARKS = re.compile(
+    r'needs (gpu( \w+)?|network|cluster|data \w(?!.*\.\.)\S*)|with .+|'
+    r'replace .+ with .+|file (?!.*\.\.)[^/\s]\S*|minutes [1-9]\d*|'
+    r'new environment( \w+)?')
+NOT_RUN = ('sh', 'shell', 'console', 'zsh', 'py', 'python3')
+COMMAND = re.compile(r'(?:.*\\\n)*.+')  # a line, with those that it continues on
 TRAININGS = re.compile(
     r'mim train|tools/(train\.py|dist_train\.sh|slurm_train\.sh)')
 INSTALLS = re.compile(r'\b(pip|mim) (un)?install\b')
 
 
 class DocumentError(ValueError):
-    """A marker or fence that cannot be understood."""
+    """Report a marker or block that would not be run."""
 
 
 class Block(NamedTuple):
-    """Code in a document."""
+    """Hold the code of a block and its markers."""
     document: str
     line: int  # of its first line of code, from 1
     language: str
@@ -57,137 +64,100 @@ class Block(NamedTuple):
     marks: Tuple[str, ...]
 
     def marked(self, kind: str) -> List[str]:
-        """What the marks of a kind say."""
+        """Return the values of the markers of a kind."""
         return [mark[len(kind):].strip() for mark in self.marks
                 if mark.split()[0] == kind]
 
 
-# --- Reading documents -------------------------------------------------------
+# --- Read documents ----------------------------------------------------------
 
 
 def blocks(document: str, text: str) -> Iterator[Block]:
-    """The bash and python blocks of a document.
+    """Yield the bash and python blocks of a document.
 
     Raises:
-        DocumentError: for a fence that is never closed, a language that would
-            hide commands, or a marker that is unknown or before no block.
+        DocumentError: for a fence that is never closed, a language that would not
+            be run, an unmarked install, and a marker that is unknown or before no
+            block.
     """
     lines, marks, at = text.splitlines(), [], 0
     while at < len(lines):
+        place = f'{document}:{at + 1}'
         mark, fence = MARK.match(lines[at].strip()), FENCE.match(lines[at])
-        if mark:
-            marks.append(check_mark(mark[1], f'{document}:{at + 1}'))
+        if mark and not MARKS.fullmatch(mark[1]):
+            raise DocumentError(f'{place} has the docs-check marker "{mark[1]}", '
+                                'which is unknown; see dev/docs_check.py --help')
+        elif mark:
+            marks.append(mark[1])
         elif fence:
             end = at + 1
             while end < len(lines) and lines[end].strip() != '```':
                 end += 1
             if end == len(lines):
-                raise DocumentError(f'{document}:{at + 1} is never closed')
-            yield from block(document, at, end, lines, tuple(marks))
+                raise DocumentError(f'{place} is never closed')
+            code = '\n'.join(line[len(fence[1]):] for line in lines[at + 1:end])
+            if fence[2] in NOT_RUN:
+                raise DocumentError(f'{place} is ```{fence[2]}; write ```bash or '
+                                    '```python, which are run')
+            if fence[2] in ('bash', 'python'):
+                block = Block(document, at + 2, fence[2], code + '\n', tuple(marks))
+                if INSTALLS.search(code) and not block.marked('new'):
+                    raise DocumentError(f'{place} installs; mark it '
+                                        '<!-- docs-check: new environment -->')
+                yield block
             marks, at = [], end
         elif lines[at].strip() and marks:
-            raise DocumentError(f'{document}:{at + 1} is no block, but a '
-                                'docs-check marker is before it')
+            raise DocumentError(f'{place} is no block, but a docs-check marker is '
+                                'before it')
         at += 1
 
 
-def block(document: str, start: int, end: int, lines: List[str],
-          marks: tuple) -> Iterator[Block]:
-    """The block between two fences, if it is one to run."""
-    indent, language = FENCE.match(lines[start]).groups()
-    if language in LOOKALIKES:
-        raise DocumentError(f'{document}:{start + 1} is ```{language}; write '
-                            '```bash or ```python, which are run')
-    if language in ('bash', 'python'):
-        code = '\n'.join(line[len(indent):] for line in lines[start + 1:end])
-        if INSTALLS.search(code) and not any(
-                mark.startswith('new environment') for mark in marks):
-            raise DocumentError(f'{document}:{start + 1} installs; mark it '
-                                '<!-- docs-check: new environment -->')
-        yield Block(document, start + 2, language, code + '\n', marks)
+def adapted(block: Block) -> str:
+    """Return the code as the markers ``replace`` and ``with`` change it."""
+    text = block.text
+    for rule in block.marked('replace'):
+        text = text.replace(*rule.split(' with ', 1))
+    options = block.marked('with')
+    return COMMAND.sub(lambda command: ' '.join(
+        [command[0], *options]) if TRAININGS.search(command[0]) else command[0], text)
 
 
-def check_mark(mark: str, place: str) -> str:
-    """The marker, or DocumentError."""
-    word, _, rest = mark.partition(' ')
-    known = {
-        'needs': re.fullmatch(
-            r'gpu( \w+)?|network|cluster|data (\.\./)?\w(?!.*\.\.)\S*', rest),
-        'with': rest,
-        'replace': re.fullmatch(r'.+ with .+', rest),
-        'file': re.fullmatch(r'[^/\s]\S*', rest) and '..' not in rest,
-        'minutes': re.fullmatch(r'[1-9]\d*', rest),
-        'new': re.fullmatch(r'environment( \w+)?', rest),
-    }
-    if not known.get(word):
-        raise DocumentError(f'{place} has the docs-check marker "{mark}", '
-                            'which is unknown; see dev/docs_check.py --help')
-    return mark
+def documents(names: List[str], root: Path) -> List[Block]:
+    """Return the blocks of the documents, by default of all, README first.
 
-
-def commands(text: str) -> List[Tuple[int, str]]:
-    """(line within the block, command) of a bash block.
-
-    A command ends with its line, unless a backslash or a here-document goes
-    on. Comments are left out.
+    Raises:
+        DocumentError: see :func:`blocks`.
     """
-    found, current, start, until = [], [], 0, None
-    for number, line in enumerate(text.splitlines()):
-        if not current and (not line.strip() or line.lstrip().startswith('#')):
-            continue
-        if not current:
-            start = number
-        current.append(line)
-        if until is None:
-            here = re.search(r'<<-?\s*[\'"]?(\w+)', line)
-            until = here[1] if here else None
-            done = until is None and not line.endswith('\\')
-        else:
-            done = line.strip() == until
-        if done:
-            found.append((start, '\n'.join(current)))
-            current, until = [], None
-    if current:
-        found.append((start, '\n'.join(current)))
+    paths = [root / name for name in names] or [
+        *sorted(root.glob('README*.md')), *sorted((root / 'docs').glob('*.md'))]
+    found = []
+    for path in paths:
+        if not path.is_file():
+            raise DocumentError(f'{path} does not exist')
+        found += blocks(str(path.relative_to(root)), path.read_text())
     return found
 
 
-def adapted(command: str, of: Block) -> str:
-    """The command as its block's markers want it."""
-    for rule in of.marked('replace'):
-        old, new = rule.split(' with ', 1)
-        command = command.replace(old, new)
-    if TRAININGS.search(command):
-        command = ' '.join([command, *of.marked('with')])
-    return command
+# --- Find out what is there ----------------------------------------------------
 
 
-# --- What is there -----------------------------------------------------------
-
-
-def unmet(of: Block, root: Path) -> Optional[str]:
-    """The first need of a block that this machine does not meet."""
-    for need in of.marked('needs'):
+def unmet(block: Block, root: Path) -> Optional[str]:
+    """Return the first need of a block that this machine does not meet, or None."""
+    for need in block.marked('needs'):
         kind, _, name = need.partition(' ')
-        there = dict(
-            data=lambda name: (root / name).exists(),
-            gpu=has_gpu,
-            network=lambda name: has_network(),
-            cluster=lambda name: shutil.which('srun') is not None)[kind]
-        if not there(name):
+        if kind == 'data':
+            met = (root / name).exists()
+        elif kind == 'gpu':
+            met = torch.cuda.is_available() and (not name or shutil.which(name))
+        else:
+            met = has_network() if kind == 'network' else shutil.which('srun')
+        if not met:
             return need
     return None
 
 
-def has_gpu(program: str = '') -> bool:
-    """Whether PyTorch has a GPU, and a program is on PATH."""
-    import torch
-    return torch.cuda.is_available() and (
-        not program or shutil.which(program) is not None)
-
-
 def has_network() -> bool:
-    """Whether the package index that pip asks by default can be reached."""
+    """Return whether the package index that pip asks by default can be reached."""
     try:
         socket.create_connection(('pypi.org', 443), timeout=5).close()
     except OSError:
@@ -196,16 +166,13 @@ def has_network() -> bool:
 
 
 def copy_checkout(root: Path, target: Path, needed: List[str]) -> None:
-    """The files that git has or would take, the environment, needed data.
-
-    Data are linked, and only what a document names.
-    """
+    """Copy the files that git has or would add; link the environment and data."""
     listed = subprocess.run(
         ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
         cwd=root, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split('\0')):
         source = root / name
-        if source.is_file():  # and not deleted, and no linked environment
+        if source.is_file():  # neither deleted nor a linked environment
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)  # with its time, for make
     (target / '.venv').symlink_to(sys.prefix)
@@ -215,162 +182,95 @@ def copy_checkout(root: Path, target: Path, needed: List[str]) -> None:
             (target / name).symlink_to((root / name).resolve())
 
 
-# --- Running -----------------------------------------------------------------
+# --- Run -----------------------------------------------------------------------
 
 
-def new_environment(copy: Path, name: str) -> Path:
-    """An environment beside the copy, made once for a name.
+def environment(block: Block, copy: Path) -> Dict[str, str]:
+    """Return the variables of a block, with the Python of its environment on PATH.
 
-    It finds the packages of this one after its own, so that PyTorch is there.
+    A new environment is made beside the copy, once for each name.
     """
-    folder = copy.parent / f'environment-{re.sub("[^A-Za-z0-9]", "-", name)}'
-    if not folder.exists():
-        venv.create(folder, with_pip=True)
-        inner = folder / 'lib' / 'python{}.{}'.format(*sys.version_info)
-        ours = [path for path in sys.path if path.endswith('site-packages')]
-        (inner / 'site-packages' / 'outer.pth').write_text('\n'.join(ours))
-    return folder
+    folder = copy / '.venv'
+    for mark in block.marked('new'):
+        name = f'{block.document}-{mark[len("environment "):] or block.line}'
+        folder = copy.parent / f'environment-{re.sub("[^A-Za-z0-9]", "-", name)}'
+        if not folder.exists():
+            venv.create(folder, with_pip=True)
+            packages, = folder.glob('lib/python*/site-packages')
+            outer = [path for path in sys.path if path.endswith('site-packages')]
+            (packages / 'outer.pth').write_text('\n'.join(outer))
+    env = {key: value for key, value in os.environ.items()
+           if key not in ('PYTHONPATH', 'MAKEFLAGS', 'MAKELEVEL', 'VENV')}
+    return {**env, 'PATH': f'{folder / "bin"}{os.pathsep}{env.get("PATH", "")}'}
 
 
-def environment(of: Block, copy: Path) -> Dict[str, str]:
-    """Of the commands of a block: its Python first on PATH, no other package."""
-    env = {k: v for k, v in os.environ.items()
-           if k not in ('PYTHONPATH', 'MAKEFLAGS', 'MAKELEVEL', 'VENV')}
-    first = copy / '.venv'
-    for mark in of.marked('new'):
-        name = mark[len('environment '):] or of.line
-        first = new_environment(copy, f'{of.document}-{name}')
-    path = f'{first / "bin"}{os.pathsep}{env.get("PATH", "")}'
-    return {**env, 'PATH': path}
+def words_of(block: Block, copy: Path) -> List[str]:
+    """Return the command line of a block; write the file of a ``file`` block first.
+
+    A file with ``_base_`` is loaded as a config, any other is compiled.
+    """
+    if block.language == 'bash':
+        return ['bash', '-exc', adapted(block)]
+    if not block.marked('file'):
+        return ['python', '-c', adapted(block)]
+    path, = block.marked('file')
+    (copy / path).parent.mkdir(parents=True, exist_ok=True)
+    (copy / path).write_text(block.text)
+    code = f'compile(open({path!r}).read(), {path!r}, "exec")'
+    if re.search(r'^_base_ ?=', block.text, re.M):
+        code = ('import mmseg_encstdc; from mmengine.config import Config; '
+                f'Config.fromfile({path!r})')
+    return ['python', '-c', code]
 
 
-def execute(words: List[str], copy: Path, env: dict, limit: float
+def execute(words: List[str], copy: Path, env: Dict[str, str], seconds: float
             ) -> Tuple[Optional[int], str]:
-    """Exit code and output; None for the code when time is up."""
+    """Return exit code and output; the code is None when time was up."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             words, cwd=copy, env=env, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            code = process.wait(limit)
+            code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # its own group
+                os.killpg(process.pid, signal.SIGKILL)  # the session above
                 process.wait()
         output.seek(0)
         return code, output.read().decode(errors='replace')
 
 
-class Shell:
-    """Commands one by one, with the folder and variables of those before."""
-
-    def __init__(self, of: Block, copy: Path):
-        self.copy, self.env = copy, environment(of, copy)
-        self.folder = Path(tempfile.mkdtemp(prefix='docs_check_shell_'))
-        (self.folder / 'pwd').write_text(str(copy))
-        (self.folder / 'env').write_text('')
-
-    def run(self, command: str, limit: float) -> Tuple[Optional[int], str]:
-        script = (f'source {self.folder}/env\ncd "$(cat {self.folder}/pwd)"\n'
-                  f'{command}\ncode=$?\n'
-                  f'pwd > {self.folder}/pwd\nexport -p > {self.folder}/env\n'
-                  'exit $code\n')
-        return execute(['bash', '-c', script], self.copy, self.env, limit)
-
-    def close(self) -> None:
-        shutil.rmtree(self.folder)
-
-
-def write_file(of: Block, copy: Path) -> Tuple[str, list]:
-    """Write a block that is a file; a config is then loaded."""
-    path = of.marked('file')[0]
-    (copy / path).parent.mkdir(parents=True, exist_ok=True)
-    (copy / path).write_text(of.text)
-    check = f'compile(open({path!r}).read(), {path!r}, "exec")'
-    if re.search(r'^_base_ ?=', of.text, re.M):
-        check = ('import mmseg_encstdc; from mmengine.config import Config; '
-                 f'Config.fromfile({path!r})')
-    return f'[file {path}]', ['python', '-c', check]
-
-
-def steps(of: Block, copy: Path, shell: Shell) -> Iterator[tuple]:
-    """(line, what is shown, function of the limit that runs it)."""
-    if of.language == 'bash':
-        for offset, command in commands(of.text):
-            said = adapted(command, of)
-            shown = said if said == command else f'{said}   [shortened]'
-            yield (of.line + offset, shown,
-                   lambda limit, said=said: shell.run(said, limit))
-        return
-    shown, words = '[python block]', ['python', '-c', adapted(of.text, of)]
-    if of.marked('file'):
-        shown, words = write_file(of, copy)
-    words[0] = str(copy / '.venv' / 'bin' / 'python')
-    yield (of.line, shown,
-           lambda limit: execute(words, copy, shell.env, limit))
-
-
-def run_block(of: Block, root: Path, copy: Path, minutes: float) -> dict:
-    """Run one block, printing each command; counts of what happened."""
-    need = unmet(of, root)
-    counts = dict(ran=0, skipped=0, failed=0)
-    limit = 60 * float((of.marked('minutes') or [minutes])[0])
-    shell = Shell(of, copy)
-    for line, shown, run in steps(of, copy, shell):
-        place = f'{of.document}:{line}'
-        if need:
-            print(f'skip   {place}  (no {need})  {shown}', flush=True)
-            counts['skipped'] += 1
-            continue
-        started = time.monotonic()
-        code, output = run(limit)
-        seconds = f'{time.monotonic() - started:.1f} s'
-        counts['ran'] += 1
-        if code == 0:
-            print(f'ok     {place}  ({seconds})  {shown}', flush=True)
-            continue
+def run_block(block: Block, root: Path, copy: Path, minutes: float) -> str:
+    """Run a block and print the outcome: 'ok', 'skipped' or 'FAILED'."""
+    place, need = f'{block.document}:{block.line}', unmet(block, root)
+    if need:
+        print(f'skipped {place}  (no {need})', flush=True)
+        return 'skipped'
+    env, words, started = environment(block, copy), words_of(block, copy), time.time()
+    limit = float((block.marked('minutes') or [minutes])[0])
+    code, output = execute(words, copy, env, 60 * limit)
+    outcome, tail = 'ok', ''
+    if code != 0:
         reason = 'time is up' if code is None else f'exit code {code}'
-        tail = '\n'.join('    ' + t for t in output.splitlines()[-25:])
-        print(f'FAILED {place}  ({seconds}, {reason})  {shown}\n{tail}',
-              flush=True)
-        counts['failed'] += 1
-        break
-    shell.close()
-    return counts
+        outcome = 'FAILED'
+        tail = ''.join(f'\n    {line}' for line in (
+            f'{reason}, after:', *output.splitlines()[-25:]))
+    print(f'{outcome:<7} {place}  ({time.time() - started:.1f} s){tail}', flush=True)
+    return outcome
 
 
-def documents(names: List[str], root: Path) -> List[Block]:
-    """The blocks of the documents, README first.
-
-    Raises:
-        DocumentError: see :func:`blocks`.
-    """
-    paths = [root / name for name in names] or [
-        path for path in (root / 'README.md', root / 'README_zh-CN.md')
-        if path.exists()] + sorted((root / 'docs').glob('*.md'))
-    found = []
-    for path in paths:
-        if not path.is_file():
-            raise DocumentError(f'{path} does not exist')
-        found += blocks(str(path.relative_to(root)), path.read_text())
-    return found
-
-
-def check(args: argparse.Namespace, copy: Path) -> int:
-    """Run everything; 1 when something failed."""
-    found = documents(args.documents, ROOT)
-    needed = [need[len('data '):] for of in found
-              for need in of.marked('needs') if need.startswith('data ')]
-    copy_checkout(ROOT, copy, needed)
-    totals = dict(ran=0, skipped=0, failed=0)
-    for of in found:
-        for key, count in run_block(of, ROOT, copy, args.minutes).items():
-            totals[key] += count
-    print('{ran} commands ran, {skipped} were skipped, {failed} failed'.format(
-        **totals))
-    return int(totals['failed'] > 0)
+def check(names: List[str], minutes: float, copy: Path) -> int:
+    """Run all blocks in a copy of the checkout; return 1 if one failed, else 0."""
+    found = documents(names, ROOT)
+    copy_checkout(ROOT, copy, [
+        need[len('data '):] for block in found for need in block.marked('needs')
+        if need.startswith('data ')])
+    count = Counter(run_block(block, ROOT, copy, minutes) for block in found)
+    print(f'{count["ok"] + count["FAILED"]} blocks ran, {count["skipped"]} were '
+          f'skipped, {count["FAILED"]} failed')
+    return int(count['FAILED'] > 0)
 
 
 def main() -> None:
@@ -378,16 +278,16 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('documents', nargs='*', help='default: all of them')
-    parser.add_argument('--minutes', type=float, default=10,
-                        help='limit of each command; default: 10')
+    parser.add_argument('--minutes', type=float, default=30,
+                        help='limit of each block; default: 30')
     parser.add_argument('--keep', action='store_true',
                         help='do not remove the copy of the checkout')
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix='docs_check_'))
-    copy = folder / ROOT.name  # what is beside the checkout is beside it too
+    copy = folder / ROOT.name
     try:
         copy.mkdir()
-        sys.exit(check(args, copy))
+        sys.exit(check(args.documents, args.minutes, copy))
     except (DocumentError, subprocess.CalledProcessError) as error:
         sys.exit(f'error: {error}')
     finally:

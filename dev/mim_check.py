@@ -2,8 +2,8 @@
 """Run mim's commands on every kind of install: dev/mim_check.py PYTHON
 
 PYTHON is that of an environment with the stack and mim, in which the package is
-installed and uninstalled; make mim-check makes one. Prints each command, and
-ends with 1 and its output where it does not do what it should.
+installed and uninstalled; make mim-check makes one. Prints each command. Ends with 1
+and the output of the first command that does not print what is expected.
 """
 import argparse
 import os
@@ -21,7 +21,7 @@ PACKAGE, CONFIG = 'mmseg_encstdc', 'encnet_r18_scenes.py'
 SHORT = ['--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
          'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2',
          'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
-# Configs of someone else, as docs/mim.md has them.
+# A user's configs, as docs/mim.md has them.
 BASES = {
     'by_name.py': f"_base_ = '{PACKAGE}::{CONFIG}'",
     'by_path.py': f"_base_ = __import__('{PACKAGE}').config_file('{CONFIG}')",
@@ -31,26 +31,33 @@ WHERE = ('from mim.utils import get_installed_path; '
 
 
 class Shell:
-    """Runs programs of an environment in a folder of the user's.
+    """Run programs of an environment in a folder.
 
     Args:
-        python (Path): of the environment; it is not resolved, because a link
-            leads out of the environment.
-        folder (Path): where they run, outside every checkout.
+        python: of the environment; not resolved, because it may be a link out of
+            the environment.
+        folder: working directory, outside every checkout.
     """
 
     def __init__(self, python: Path, folder: Path):
         self.python, self.folder = python, folder
         self.env = {key: value for key, value in os.environ.items()
                     if not key.startswith(('PYTHONPATH', 'VIRTUAL_ENV'))}
-        # Where mim looks for wheels of mmcv, of which none is needed: it must
-        # be an address, and this one costs no tries to reach it.
+        # mim looks for wheels of mmcv here, and none is needed. The value must be an
+        # address; this one fails without a request.
         self.env.setdefault('MMCV_BASE_URL', 'file:///nowhere')
         self.env['PYTHONWARNINGS'] = 'ignore'
 
-    def __call__(self, program: str, *words, says: str = '',
+    def __call__(self, program: str, *words: object, says: str = '',
                  fails: bool = False) -> str:
-        """The output of ``program``, which has to match the pattern ``says``."""
+        """Run a program and return its output.
+
+        Args:
+            program: in the environment's bin folder.
+            *words: its arguments.
+            says: pattern that the output has to match.
+            fails: whether the program has to fail.
+        """
         words = [str(word) for word in words]
         print('$', program, *words, flush=True)
         started = time.time()
@@ -66,12 +73,12 @@ class Shell:
         return done.stdout
 
     def python_says(self, code: str) -> str:
-        """The last line that a program in Python prints."""
+        """Return the last line that Python code prints."""
         return self('python', '-c', code).splitlines()[-1]
 
 
 def checkout(folder: Path) -> Path:
-    """A copy of the sources as one checks them out."""
+    """Copy the sources, without what git ignores."""
     unwanted = shutil.ignore_patterns(
         '.*', '*.so', '*.egg-info', '__pycache__', 'build', 'data', 'dist',
         'pretrained', 'work_dirs')
@@ -79,7 +86,7 @@ def checkout(folder: Path) -> Path:
 
 
 def installs(shell: Shell, source: Path) -> Iterator[str]:
-    """Install in each way, and say which."""
+    """Install the package in each way, and yield a name of the way."""
     install = ('mim', 'install')
     done = f'Successfully installed {PACKAGE.replace("_", "[-_]")}'
     shell(*install, '-e', source, says=done)
@@ -95,7 +102,7 @@ def installs(shell: Shell, source: Path) -> Iterator[str]:
 
 
 def check_edits(shell: Shell, source: Path) -> None:
-    """An editable install has a config that was written after it."""
+    """Check that an editable install has a config that was written after it."""
     (source / 'configs' / 'written_later.py').write_text('later = True\n')
     path = Path(shell.python_says(WHERE)) / 'configs' / 'written_later.py'
     if not path.is_file():
@@ -104,7 +111,7 @@ def check_edits(shell: Shell, source: Path) -> None:
 
 
 def check_resources(shell: Shell) -> None:
-    """Everything is where mim looks for it."""
+    """Check that the files which mim looks for exist."""
     folder = Path(shell.python_says(WHERE))
     for name in ('model-index.yml', 'configs/metafile.yml', 'tools/train.py',
                  f'configs/{CONFIG}', 'configs/_base_/default_runtime.py'):
@@ -113,6 +120,7 @@ def check_resources(shell: Shell) -> None:
 
 
 def check_search(shell: Shell) -> None:
+    """Check that mim search prints every config, and a result."""
     says = [f'config id: {file.stem}' for file in (ROOT / 'configs').glob('*.py')]
     found = shell('mim', 'search', PACKAGE, says=r'\(paper\)/miou')
     missing = [line for line in says if line not in found]
@@ -123,7 +131,7 @@ def check_search(shell: Shell) -> None:
 
 
 def check_training(shell: Shell) -> None:
-    """Train, and evaluate by ours, by name and by MMSegmentation's own tool."""
+    """Train, and evaluate with our tool and with MMSegmentation's."""
     shell('mim', 'run', PACKAGE, 'make_scenes', 'data/scenes', '--train', 4,
           '--val', 2, says='4 train . 2 val scenes')
     shutil.rmtree(shell.folder / 'work', ignore_errors=True)
@@ -137,14 +145,15 @@ def check_training(shell: Shell) -> None:
 
 
 def check_others(shell: Shell) -> None:
-    """mim run and mim download."""
+    """Check mim run and mim download."""
     shell('mim', 'run', PACKAGE, 'benchmark', 'op', '--device', 'cpu', '--quick',
           '--rounds', 1, '--no-memory', '--no-plot', says='script finished')
     shell('mim', 'download', PACKAGE, '--config', 'encnet_r50_ade', '--dest',
           'weights', says=r"got {'weight'}", fails=True)
 
 
-def check_nothing_is_left(shell: Shell) -> None:
+def check_uninstall(shell: Shell) -> None:
+    """Uninstall, and check that site-packages has no files of the package."""
     folder = Path(shell.python_says(
         "import sysconfig; print(sysconfig.get_path('purelib'))"))
     shell('mim', 'uninstall', '--yes', PACKAGE, says='Successfully uninstalled')
@@ -171,7 +180,7 @@ def main(words: Optional[list] = None) -> None:
                           check_others):
                 check(shell)
             print(f'mim works with an install that is {kind}', flush=True)
-        check_nothing_is_left(shell)
+        check_uninstall(shell)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Run the tests on the stack of this environment and keep the outcome.
+"""Run all tests with the libraries of this environment, and record the outcome.
 
 .venv/bin/python dev/stacks.py stack
 .venv-fork/bin/python dev/stacks.py fork
 .venv-full/bin/python dev/stacks.py full
 
-The word is that of a file in requirements/, whose versions must be installed.
-benchmarks/results/stacks.json has a row of each, which this replaces. The table of
-docs/versions.md is printed by it without a word.
+The argument names a file in requirements/, whose versions must be installed. The
+outcome replaces a row of benchmarks/results/stacks.json. Without an argument, print
+the table of docs/versions.md.
 """
 import argparse
 import json
@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
+from typing import List
 from xml.etree import ElementTree
 
 import cv2
@@ -29,10 +30,10 @@ import record  # noqa: E402
 STACKS = ('stack', 'full', 'fork')
 
 
-def pins(stack: str) -> list:
-    """The requirements of a stack, NAME==VERSION each.
+def pins(stack: str) -> List[str]:
+    """Return the requirements of a stack, NAME==VERSION each.
 
-    Exits with one line where another version is installed, or none.
+    Ends the program with one line if another version is installed, or none.
     """
     lines = (ROOT / 'requirements' / f'{stack}.txt').read_text().splitlines()
     wanted = [line.split()[0] for line in lines if not line.startswith('#')]
@@ -49,14 +50,8 @@ def pins(stack: str) -> list:
     return wanted
 
 
-def run_tests(report: Path) -> int:
-    """Run all tests; pytest's exit status."""
-    return subprocess.run([sys.executable, '-m', 'pytest', f'--junitxml={report}'],
-                          cwd=ROOT).returncode
-
-
 def counts(report: Path) -> dict:
-    """Numbers of tests by outcome, and the reasons of the skipped ones."""
+    """Count the tests of a JUnit report by outcome, and the reasons of skips."""
     suite = ElementTree.parse(report).getroot().find('testsuite')
     failed = int(suite.get('failures')) + int(suite.get('errors'))
     skipped = int(suite.get('skipped'))
@@ -67,7 +62,7 @@ def counts(report: Path) -> dict:
 
 
 def table(rows: dict) -> str:
-    """The rows in Markdown."""
+    """Format the rows as a table in Markdown."""
     lines = ['| installed | Python | PyTorch | passed | failed | skipped | date |',
              '|---|---|---|---|---|---|---|']
     for row in rows.values():
@@ -79,8 +74,7 @@ def table(rows: dict) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('stack', choices=STACKS, nargs='?')
     stack = parser.parse_args().stack
     path = record.RESULTS / 'stacks.json'
@@ -92,7 +86,9 @@ def main() -> int:
     origin['versions'].update(numpy=np.__version__, opencv=cv2.__version__)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / 'report.xml'
-        status = run_tests(report)
+        status = subprocess.run(
+            [sys.executable, '-m', 'pytest', f'--junitxml={report}'],
+            cwd=ROOT).returncode
         if not report.exists():
             return status
         row = dict(installed=installed, **origin, **counts(report))

@@ -1,10 +1,9 @@
 """EncNet and STDC-Seg for MMSegmentation.
 
-Importing the package makes the stack usable (``compat``) and registers
-everything below in MMSegmentation's registries. The names in ``REPLACED`` are
-MMSegmentation's own: its configs and checkpoints keep working, with the same
-numbers. ``MMSEG_ENCSTDC_OVERRIDE=0`` leaves those alone; the configs of this
-package need them.
+Importing the package prepares mmengine, mmcv and mmseg (``compat``) and adds its
+classes to MMSegmentation's registries. Those in ``REPLACED`` take the place of
+MMSegmentation's, whose configs and checkpoints keep working with the same numbers.
+``MMSEG_ENCSTDC_OVERRIDE=0`` keeps MMSegmentation's; this package's configs need ours.
 """
 __version__ = '0.2.0'
 
@@ -36,7 +35,7 @@ from . import (  # noqa: E402
 )
 from .config_files import config_file  # noqa: E402, F401
 
-# Stock entries, with the same arguments, state-dict keys and numbers.
+# Names of MMSegmentation, with the same arguments, state-dict keys and numbers.
 REPLACED = (
     (MODELS, backbones, ('STDCNet', 'STDCContextPathNet')),
     (MODELS, heads, ('EncHead', 'FCNHead', 'STDCHead')),
@@ -58,13 +57,13 @@ NEW = (
     (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
     (METRICS, scenes, ('PairAccuracy', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
-    # MMEngine's own registry: the runner looks for wrappers nowhere else.
+    # The runner looks for wrappers in MMEngine's registry only.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )
 
 
 def register() -> None:
-    """Put the classes into their registries; once or many times."""
+    """Put the classes into their registries; calling it again is harmless."""
     replaces = compat.replaces_stock()
     for registry, room, names in NEW + (REPLACED if replaces else ()):
         for name in names:

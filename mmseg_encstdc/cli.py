@@ -1,4 +1,4 @@
-"""The command line that tools share. Only they import it."""
+"""Command line options that the tools share; only they import this."""
 import argparse
 import os
 import os.path as osp
@@ -16,7 +16,7 @@ __all__ = ['add_common_arguments', 'load_run_config', 'run_converter']
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of train.py and test.py, as MMSegmentation's have them."""
+    """Add the options that train.py and test.py have in MMSegmentation too."""
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints; default: '
@@ -35,7 +35,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_run_config(args: argparse.Namespace, loaders: List[str],
                     training: bool = False) -> Config:
-    """Read the config of the common arguments and prepare a run of it.
+    """Read the config that the common arguments name, and prepare a run of it.
 
     Args:
         args: values of :func:`add_common_arguments`.
@@ -54,11 +54,11 @@ def load_run_config(args: argparse.Namespace, loaders: List[str],
 
 
 def run_converter(converter: ModuleType, description: str) -> None:
-    """Run tools/convert: SRC DST --config CFG.
+    """Run a tool of tools/convert: SRC DST --config CFG.
 
     Args:
         converter: a module with ``SOURCE`` and ``convert(path, cfg)``.
-        description: of the tool, for --help.
+        description: text of --help.
     """
     parser = argparse.ArgumentParser(
         description=description,
@@ -67,7 +67,7 @@ def run_converter(converter: ModuleType, description: str) -> None:
     parser.add_argument('target', metavar='DST', help='file to write')
     parser.add_argument(
         '--config', required=True, metavar='CFG',
-        help='the experiment that is to take it; a file anywhere')
+        help='config that will load the result; a file in any folder')
     args = parser.parse_args()
     with one_line_errors(), quiet():
         print(convert_file(converter, args.source, args.target, args.config))

@@ -1,4 +1,4 @@
-"""Where this package's configs lie."""
+"""Find this package's configs."""
 from pathlib import Path
 
 __all__ = ['config_file', 'config_folder']
@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def config_folder() -> Path:
-    """The folder of the configs: mim's of an install, else the checkout's.
+    """Return the folder of the configs, in the installed package or the checkout.
 
     Raises:
         FileNotFoundError: when there is neither.
@@ -20,13 +20,13 @@ def config_folder() -> Path:
 
 
 def config_file(name: str) -> str:
-    """The path of a config, for ``_base_`` of a config that lies elsewhere.
+    """Return the path of a config, for the ``_base_`` of a user's config.
 
     Args:
-        name (str): below configs/, such as ``encnet_r50_ade.py``.
+        name: path below configs/, such as ``encnet_r50_ade.py``.
 
     Raises:
-        FileNotFoundError: naming the configs there are.
+        FileNotFoundError: listing the configs that exist.
     """
     path = config_folder() / name
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Errors with a message for the user."""
+"""Errors with a one-line message for the user."""
 import os
 import sys
 from contextlib import contextmanager
@@ -8,23 +8,28 @@ __all__ = ['ArgumentError', 'InputError', 'as_input_error', 'one_line_errors']
 
 
 class InputError(ValueError):
-    """Data or configuration at fault.
+    """Report a fault in the user's files, data, config or arguments.
 
-    Its message is one line that names the cause and the remedy; the tools
-    print that line alone.
+    Its message is one line that names the cause and the remedy; the tools print
+    only that line.
     """
 
 
 class ArgumentError(ValueError, AssertionError):
-    """An argument of a class that stands in for one of MMSegmentation's.
+    """Report an invalid argument of a class that replaces one of MMSegmentation's.
 
-    That raises AssertionError in the same place, so who catches it still does.
+    It is an AssertionError too, which MMSegmentation's class raises.
     """
 
 
 @contextmanager
 def as_input_error(what: str, kinds: tuple) -> Iterator[None]:
-    """Turn errors of other libraries into one line about the input."""
+    """Turn exceptions of other libraries into an InputError.
+
+    Args:
+        what: names the file, key or option at fault; the message begins with it.
+        kinds: exception types to turn.
+    """
     try:
         yield
     except InputError:
@@ -36,11 +41,10 @@ def as_input_error(what: str, kinds: tuple) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line for errors that the user can mend.
+    """End the program with the one line of an InputError.
 
-    An error from a data worker arrives as the worker's whole traceback; its
-    last line is the message. MMSEG_ENCSTDC_TRACEBACK=1 shows where an error
-    came from.
+    An error of a data worker arrives as its traceback, whose last line is the
+    message. MMSEG_ENCSTDC_TRACEBACK=1 raises the error itself.
     """
     try:
         yield
@@ -49,8 +53,7 @@ def one_line_errors() -> Iterator[None]:
             raise
         line = str(error).strip().splitlines()[-1]
         sys.exit('error: ' + line.split('InputError: ', 1)[-1])
-    # Here and not in compat: mmcv's loader names the file, and all there is to do
-    # is to print it.
+    # mmcv's loader raises this, naming the file.
     except AssertionError as error:
         if 'failed to load image' not in str(error):
             raise

@@ -1,5 +1,5 @@
-// The CUDA kernels as torch operators. mmseg_encstdc/ops calls them: it has checked the
-// arguments, and gives the operator its fake tensors and gradients.
+// The CUDA kernels as torch operators. mmseg_encstdc/ops checks the arguments, calls
+// these operators, and defines fake tensors and gradients.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -35,7 +35,7 @@ FeatureView view_of(const Tensor& x) {
   return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-// Plans are kept, because asking the device takes longer than a launch.
+// Plans are cached, because querying the device takes longer than a launch.
 Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   static std::mutex mutex;
   static std::map<std::array<int64_t, 7>, Plan> plans;

@@ -1,4 +1,4 @@
-"""Configs of this package as bases of configs that lie elsewhere."""
+"""Test inheriting this package's configs in a user's config."""
 import os
 import subprocess
 import sys
@@ -17,7 +17,7 @@ LOCAL = 'local_scenes.py'
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a config of a user; returns its path."""
+    """Return a function that writes a user's config and returns its path."""
     def write(*lines):
         path = tmp_path / 'mine.py'
         path.write_text('\n'.join(lines) + '\n')
@@ -26,7 +26,7 @@ def write(tmp_path):
 
 
 def without_scope(value):
-    """A config as plain values, without the scopes of inherited ones."""
+    """Return a config as plain values, without ``_scope_``."""
     if isinstance(value, dict):
         return {key: without_scope(inner) for key, inner in value.items()
                 if key != '_scope_'}
@@ -36,7 +36,7 @@ def without_scope(value):
 
 
 def in_fresh_process(code, path, root):
-    """What a new Python prints that was started outside the checkout."""
+    """Run code in a new Python outside the checkout; return its output."""
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code, path],
         cwd=os.path.dirname(path), env={'PYTHONPATH': str(root), 'PATH': ''},
@@ -47,13 +47,13 @@ def in_fresh_process(code, path, root):
 
 @pytest.mark.parametrize('name', [
     LOCAL, 'encnet_r50_ade.py', 'stdc1_camvid.py', './encnet_r18_scenes.py'])
-def test_the_tools_read_a_base_by_the_package(write, root, name):
+def test_load_config_inherits_by_package_name(write, root, name):
     path = write(f"_base_ = 'mmseg_encstdc::{name}'")
     theirs, ours = load_config(path), Config.fromfile(root / 'configs' / name)
     assert without_scope(theirs.to_dict()) == without_scope(ours.to_dict())
 
 
-def test_values_override_and_can_be_taken_from_the_base(write):
+def test_inherited_config_can_be_overridden_and_read(write):
     path = write(f"_base_ = ['mmseg_encstdc::{LOCAL}']",
                  'model = dict(decode_head=dict(num_classes=3))',
                  'train_pipeline = _base_.train_pipeline',
@@ -64,7 +64,7 @@ def test_values_override_and_can_be_taken_from_the_base(write):
     assert config.work == 'data/scenes/mine'
 
 
-def test_under_another_scope_the_network_is_found(write):
+def test_inherited_config_builds_under_other_scope(write):
     path = write(f"_base_ = 'mmseg_encstdc::{LOCAL}'",
                  "default_scope = 'mmpretrain'")
     config = load_config(path)
@@ -72,14 +72,14 @@ def test_under_another_scope_the_network_is_found(write):
     assert MODELS.build(config.model).decode_head.num_classes == 14
 
 
-def test_after_the_import_mmengine_reads_it(write, root):
+def test_config_fromfile_inherits_by_package_name(write, root):
     path = write(f"_base_ = 'mmseg_encstdc::{LOCAL}'")
     code = ('import sys, mmseg_encstdc; from mmengine.config import Config; '
             'print(Config.fromfile(sys.argv[1]).model.decode_head.num_classes)')
     assert in_fresh_process(code, path, root)[-1] == '14'
 
 
-def test_elsewhere_a_base_that_imports_the_package_is_read(write, root):
+def test_config_file_in_base_without_import(write, root):
     path = write("_base_ = __import__('mmseg_encstdc').config_file(",
                  f"    '{LOCAL}')")
     code = ('import sys; from mmengine.config import Config; '
@@ -89,7 +89,7 @@ def test_elsewhere_a_base_that_imports_the_package_is_read(write, root):
     assert (said[0], said[-1]) == ('False', '14')
 
 
-def test_an_unknown_name_is_answered_with_those_there_are(write):
+def test_config_file_lists_configs_for_unknown_name(write):
     path = write("_base_ = 'mmseg_encstdc::encnet_r51_ade.py'")
     with pytest.raises(InputError, match='r51_ade.py.* encnet_r50_ade.py'):
         load_config(path)
@@ -97,7 +97,7 @@ def test_an_unknown_name_is_answered_with_those_there_are(write):
         mmseg_encstdc.config_file('nowhere/encnet_r50_ade.py')
 
 
-def test_other_packages_are_left_to_mmengine(write):
+def test_find_own_configs_leaves_other_packages(write):
     stock = Config._get_cfg_path
     find_own_configs()  # a second time
     assert Config._get_cfg_path is stock
@@ -105,7 +105,7 @@ def test_other_packages_are_left_to_mmengine(write):
         Config.fromfile(write("_base_ = 'mmseg::encnet.py'"))
 
 
-def test_the_configs_of_an_install_come_first(monkeypatch, tmp_path):
+def test_config_folder_prefers_installed_configs(monkeypatch, tmp_path):
     from mmseg_encstdc import config_files
     package = tmp_path / 'mmseg_encstdc'
     monkeypatch.setattr(config_files, 'PACKAGE', package)

@@ -1,4 +1,4 @@
-"""Every experiment builds, learns for one step, and states its recipe."""
+"""Test that every config builds, trains one step and has the authors' settings."""
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def ids(path):
 
 
 def samples(batch, size, classes):
-    """Labels (batch, 1, size, size) with an ignored corner."""
+    """Return labels (1, size, size) with an ignored corner, ``batch`` times."""
     result = []
     for _ in range(batch):
         label = torch.randint(0, classes, (1, size, size))
@@ -46,17 +46,17 @@ def samples(batch, size, classes):
     return result
 
 
-def test_the_promised_experiments_are_there():
+def test_configs_of_all_experiments_exist():
     assert set(NAMES) <= {path.stem for path in CONFIGS}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_is_short(path):
+def test_config_has_less_than_30_lines(path):
     assert len(path.read_text().splitlines()) < 30
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_builds_and_takes_a_step(path):
+def test_config_builds_and_takes_a_step(path):
     cfg = Config.fromfile(path)
     model = MODELS.build(cfg.model).train()
     classes = cfg.model.decode_head.num_classes
@@ -72,7 +72,7 @@ def test_builds_and_takes_a_step(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_pipelines_and_metrics_build(path):
+def test_config_builds_pipelines_and_metrics(path):
     cfg = Config.fromfile(path)
     for pipeline in (cfg.test_pipeline, cfg.tta_pipeline,
                      datasets(cfg)[0].pipeline):
@@ -88,7 +88,7 @@ def datasets(cfg):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_evaluates_whole_in_crops_and_over_scales(path):
+def test_config_predicts_in_all_modes(path):
     cfg = Config.fromfile(path)
     assert cfg.model.test_cfg.mode == 'whole'
     modes = {name: mode.test_cfg for name, mode in cfg.test_modes.items()}
@@ -108,7 +108,7 @@ def test_evaluates_whole_in_crops_and_over_scales(path):
 
 
 def shrink(test_cfg, side):
-    """Crops that a test can afford."""
+    """Make the crops small, so that the test is fast."""
     if test_cfg.mode == 'chip':
         test_cfg.update(crop_size=side, base_size=side + 24, scales=(1., ))
     else:
@@ -116,13 +116,13 @@ def shrink(test_cfg, side):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_trains_on_shuffled_full_batches(path):
+def test_config_shuffles_and_drops_last_batch(path):
     loader = Config.fromfile(path).train_dataloader
     assert loader.sampler.shuffle and loader.drop_last
 
 
 @pytest.mark.parametrize('path', ENCNET, ids=ids)
-def test_encnet_follows_the_recipe(path):
+def test_encnet_config_has_authors_settings(path):
     cfg = Config.fromfile(path)
     keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
     assert keys.decode_head.lr_mult == keys.auxiliary_head.lr_mult == 10
@@ -139,7 +139,7 @@ def test_encnet_follows_the_recipe(path):
 
 
 @pytest.mark.parametrize('path', STDC, ids=ids)
-def test_stdc_follows_the_recipe(path):
+def test_stdc_config_has_authors_settings(path):
     cfg = Config.fromfile(path)
     assert cfg.optim_wrapper.optimizer.weight_decay == 5e-4
     assert [s.type
@@ -154,7 +154,7 @@ def test_stdc_follows_the_recipe(path):
 
 
 @pytest.mark.parametrize('scale', [50, 75])
-def test_seg50_and_seg75_differ_in_the_scale_of_evaluation(root, scale):
+def test_stdc_seg_config_has_scale_of_its_name(root, scale):
     cfg = Config.fromfile(root / f'configs/stdc1_seg{scale}_cityscapes.py')
     assert cfg.model.test_cfg.scale == scale / 100
     assert cfg.model.backbone.backbone_cfg.norm_cfg.requires_grad is False
@@ -165,13 +165,13 @@ def test_seg50_and_seg75_differ_in_the_scale_of_evaluation(root, scale):
     ('encnet_r50_pcontext', 0.001, 80), ('encnet_r101_voc', 0.001, 80),
     ('encnet_r50_coco', 0.004, 30)
 ])
-def test_encnet_schedules_are_the_authors(root, name, lr, epochs):
+def test_encnet_config_has_authors_rate_and_epochs(root, name, lr, epochs):
     cfg = Config.fromfile(root / f'configs/{name}.py')
     assert cfg.optim_wrapper.optimizer.lr == lr
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[0].end == epochs
 
 
-def test_the_local_baseline_sees_15_pixels(root):
+def test_local_config_has_receptive_field_of_15_pixels(root):
     cfg = Config.fromfile(root / 'configs/local_scenes.py')
     model = MODELS.build(cfg.model).eval()
     image = torch.randn(1, 3, 41, 41, requires_grad=True)
@@ -181,5 +181,5 @@ def test_the_local_baseline_sees_15_pixels(root):
     assert seen.max(0).values.tolist() == [27, 27]
 
 
-def test_the_version_is_stated_once():
+def test_version_has_three_parts():
     assert mmseg_encstdc.__version__.count('.') == 2

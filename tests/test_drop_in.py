@@ -1,5 +1,4 @@
-"""One custom_imports line in MMSegmentation's own configs: the same numbers, and
-ours computes them."""
+"""Compare MMSegmentation's configs with and without our custom_imports line."""
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ CONFIGS = sorted(
     file.relative_to(STOCK).as_posix()
     for pattern in ('encnet/*.py', 'fastfcn/*_enc_*.py', 'stdc/*.py')
     for file in STOCK.glob(pattern))
-# The classes of ours that each family must be made of.
+# Our classes in the networks of each family.
 OURS = dict(
     encnet=['EncHead', 'FCNHead', 'Encoding', 'ContextEncoding'],
     fastfcn=['EncHead', 'FCNHead', 'Encoding', 'ContextEncoding'],
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def model_of(config):
-    """What decides the network of a config, as text."""
+    """Return the settings of a config that determine its network, as text."""
     model = Config.fromfile(STOCK / config).model
     model.pop('pretrained', None)
     if config.startswith('stdc'):
@@ -38,7 +37,7 @@ def model_of(config):
 
 @pytest.fixture(scope='module')
 def networks():
-    """For each config, the first with the same network."""
+    """Map each config to the first one with the same network."""
     first = {}
     return {config: first.setdefault(model_of(config), config)
             for config in CONFIGS}
@@ -46,7 +45,7 @@ def networks():
 
 @pytest.fixture(scope='module')
 def results(networks, tmp_path_factory):
-    """(stock, ours): what either computes, by config; see drop_in_run.py."""
+    """Return MMSegmentation's results and ours, by config; see drop_in_run.py."""
     folder = tmp_path_factory.mktemp('drop_in')
     paths = [str(STOCK / config) for config in sorted(set(networks.values()))]
 
@@ -67,7 +66,7 @@ def results(networks, tmp_path_factory):
 
 @pytest.fixture
 def pair(request, networks, results):
-    """(stock, ours) of one config."""
+    """Return MMSegmentation's results and ours of one config."""
     path = str(STOCK / networks[request.param])
     return results[0][path], results[1][path]
 
@@ -81,7 +80,7 @@ def relative(got, expected):
 
 
 @every_config
-def test_the_parts_are_ours_and_without_the_line_mmsegmentations(pair, request):
+def test_override_decides_whose_parts_are_built(pair, request):
     family = request.node.callspec.params['pair'].split('/')[0]
     stock, ours = (one['parts'] for one in pair)
     assert not [part for part in stock if part.startswith('mmseg_encstdc.')]
@@ -91,20 +90,20 @@ def test_the_parts_are_ours_and_without_the_line_mmsegmentations(pair, request):
 
 
 @every_config
-def test_checkpoints_have_the_same_keys_and_shapes(pair):
+def test_state_dict_has_same_keys_and_shapes(pair):
     stock, ours = (one['state'] for one in pair)
     assert {k: v.shape for k, v in ours.items()} == {
         k: v.shape for k, v in stock.items()}
 
 
 @every_config
-def test_logits_are_mmsegmentations(pair):
+def test_logits_equal_mmsegmentation(pair):
     stock, ours = pair
     assert relative(ours['logits'], stock['logits']) < 1e-5
 
 
 @every_config
-def test_losses_and_accuracy_are_mmsegmentations(pair):
+def test_losses_and_accuracy_equal_mmsegmentation(pair):
     stock, ours = (one['losses'] for one in pair)
     assert stock.keys() == ours.keys()
     for name, value in stock.items():
@@ -112,7 +111,7 @@ def test_losses_and_accuracy_are_mmsegmentations(pair):
 
 
 @every_config
-def test_gradients_are_mmsegmentations(pair):
+def test_gradients_equal_mmsegmentation(pair):
     stock, ours = (one['gradients'] for one in pair)
     assert stock.keys() == ours.keys()
     largest = max(stock.values())
@@ -135,7 +134,7 @@ print(type(MODELS.build(cfg.model).decode_head).__module__)
 """
 
 
-def test_the_line_itself_is_all_that_a_config_needs(root, tmp_path):
+def test_custom_imports_line_replaces_head(root, tmp_path):
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', LINE, str(STOCK / CONFIGS[0]),
          str(tmp_path / 'with_line.py')],

@@ -1,4 +1,4 @@
-"""A step of training on a GPU, with each backend of the operators."""
+"""Train one step on a GPU, with each backend of the operators."""
 import pytest
 import torch
 from mmengine.config import Config
@@ -27,7 +27,7 @@ def chosen(request, monkeypatch):
 
 @pytest.mark.parametrize('amp', [False, True])
 @pytest.mark.parametrize('name', ['encnet_r18_camvid', 'stdc1_camvid'])
-def test_network_learns_one_step(root, chosen, name, amp):
+def test_network_trains_one_step(root, chosen, name, amp):
     cfg = Config.fromfile(root / f'configs/{name}.py')
     model = MODELS.build(cfg.model).cuda().train()
     label = torch.randint(0, 11, (1, 128, 128), device='cuda')

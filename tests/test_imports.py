@@ -1,4 +1,4 @@
-"""Which part of the package imports which: downwards, and never in a circle."""
+"""Test which parts of the package import which."""
 import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -9,7 +9,7 @@ import mmseg_encstdc
 
 PACKAGE = Path(mmseg_encstdc.__file__).parent
 NAME = PACKAGE.name
-# A part imports itself and parts of the lines above its own.
+# A part may import itself and the parts of earlier lines.
 LEVELS = (
     ('errors', 'config_files'),
     ('compat', ),
@@ -28,7 +28,7 @@ FRAMEWORK = {'mmengine', 'mmcv', 'mmseg'}
 
 
 def name_of(file):
-    """The dotted name of a module of the package."""
+    """Return the dotted name of a module of the package."""
     parts = file.relative_to(PACKAGE.parent).with_suffix('').parts
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
@@ -39,7 +39,7 @@ FILES = {name_of(file): file for file in sorted(PACKAGE.rglob('*.py'))
 
 
 def imported_names(name, file, tree):
-    """Every dotted name that a module imports, also inside of functions."""
+    """Yield the dotted names that a module imports, inside functions too."""
     package = name.split('.') if file.name == '__init__.py' else name.split('.')[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -51,10 +51,10 @@ def imported_names(name, file, tree):
 
 
 def imports_of(name, file):
-    """What a module imports: modules of the package, other names as they are."""
+    """Yield the modules of the package, and other names, that a module imports."""
     for found in imported_names(name, file, ast.parse(file.read_text())):
         while found.startswith(f'{NAME}.') and found not in FILES:
-            found = found.rpartition('.')[0]  # a name inside of a module
+            found = found.rpartition('.')[0]  # a name in a module
         yield found
 
 
@@ -62,49 +62,49 @@ IMPORTS = {name: set(imports_of(name, file)) for name, file in FILES.items()}
 
 
 def part_of(name):
-    """The part of the package that a module belongs to."""
+    """Return the part of the package that a module belongs to."""
     return (name.split('.') + [''])[1]
 
 
-def arrows():
-    """(module, module of the package that it imports)."""
+def internal_imports():
+    """Return pairs of a module and a module of the package that it imports."""
     return [(name, found) for name, names in IMPORTS.items() for found in names
             if found == NAME or found.startswith(f'{NAME}.')]
 
 
 def outside_of(name):
-    """The top names of the libraries that a module imports."""
+    """Return the names of the libraries that a module imports."""
     return {found.split('.')[0] for found in IMPORTS[name]} - {NAME}
 
 
 def modules_of(part):
-    """The modules of a part."""
+    """Return the modules of a part."""
     return [name for name in IMPORTS if part_of(name) == part]
 
 
-def test_every_part_of_the_package_has_a_level():
+def test_levels_list_every_part():
     assert {part_of(name) for name in FILES} == set(LEVEL)
 
 
-def test_the_source_is_read_with_relative_late_and_plain_imports():
-    assert (f'{NAME}.convert.files', NAME) in arrows()
-    assert (f'{NAME}.compat.configs', f'{NAME}.config_files') in arrows()
-    assert (f'{NAME}.heads.enc_head', f'{NAME}.layers') in arrows()
+def test_imports_of_finds_relative_late_and_plain_imports():
+    assert (f'{NAME}.convert.files', NAME) in internal_imports()
+    assert (f'{NAME}.compat.configs', f'{NAME}.config_files') in internal_imports()
+    assert (f'{NAME}.heads.enc_head', f'{NAME}.layers') in internal_imports()
     assert 'onnx' in outside_of(f'{NAME}.apis.exporting')
     assert 'mmengine' in outside_of(f'{NAME}.compat.logs')
 
 
-def test_no_module_imports_one_of_its_level_or_above():
+def test_modules_import_only_lower_levels():
     upwards = [
-        f'{name} imports {found}' for name, found in arrows()
+        f'{name} imports {found}' for name, found in internal_imports()
         if part_of(name) != part_of(found)
         and LEVEL[part_of(found)] >= LEVEL[part_of(name)]]
     assert upwards == []
 
 
-def test_modules_do_not_import_each_other_in_a_circle():
+def test_imports_have_no_cycle():
     graph = {name: set() for name in FILES}
-    for name, found in arrows():
+    for name, found in internal_imports():
         graph[name].add(found)
     try:
         TopologicalSorter(graph).prepare()
@@ -112,23 +112,23 @@ def test_modules_do_not_import_each_other_in_a_circle():
         pytest.fail('imports in a circle: ' + ' <- '.join(error.args[1]))
 
 
-def test_only_the_command_line_reads_arguments():
+def test_only_cli_imports_argparse():
     readers = {name for name in FILES if 'argparse' in outside_of(name)}
     assert readers == {f'{NAME}.cli'}
 
 
-def test_nothing_in_the_package_imports_the_command_line():
-    assert [name for name, found in arrows() if part_of(found) == 'cli'] == []
+def test_no_module_imports_cli():
+    assert [name for name, found in internal_imports() if part_of(found) == 'cli'] == []
 
 
-def test_the_operators_import_no_other_part_and_no_framework():
+def test_ops_imports_no_other_part_and_no_framework():
     for name in modules_of('ops'):
         assert not outside_of(name) & FRAMEWORK, name
-    assert [found for name, found in arrows()
+    assert [found for name, found in internal_imports()
             if part_of(name) == 'ops' != part_of(found)] == []
 
 
-def test_only_compat_asks_for_versions():
+def test_only_compat_reads_versions():
     asking = {name for name in FILES if outside_of(name) & {'packaging'}
               or 'importlib.metadata' in IMPORTS[name]}
     assert {part_of(name) for name in asking} == {'compat'}

@@ -1,4 +1,4 @@
-"""What an install leaves for mim, and, on demand, mim itself."""
+"""Test the files that an install has for mim, and, on demand, mim itself."""
 import os
 import re
 import runpy
@@ -18,7 +18,7 @@ ASKED = 'MMSEG_ENCSTDC_MIM'
 
 @pytest.fixture
 def tree(root, tmp_path):
-    """The sources as one checks them out."""
+    """Copy the sources without what git ignores."""
     skipped = shutil.ignore_patterns('.*', '*.so', 'data', 'work_dirs', 'build',
                                      '*.egg-info', '__pycache__', 'tests')
     return Path(shutil.copytree(root, tmp_path / 'tree', ignore=skipped))
@@ -26,7 +26,7 @@ def tree(root, tmp_path):
 
 @pytest.fixture
 def functions(monkeypatch, root):
-    """What setup.py defines."""
+    """Return the functions of setup.py."""
     monkeypatch.setattr(setuptools, 'setup', lambda **_: None)
     monkeypatch.chdir(root)
     return runpy.run_path(str(root / 'setup.py'))
@@ -40,14 +40,14 @@ def setup(tree, *words):
 
 
 def files(folder):
-    """{path below it: content}."""
+    """Map each relative path in a folder to its content."""
     return {file.relative_to(folder).as_posix(): file.read_bytes()
             for file in folder.rglob('*')
             if file.is_file() and '__pycache__' not in file.parts}
 
 
 def expected(tree):
-    """What .mim has to hold."""
+    """Return the files that .mim has to hold."""
     found = {'model-index.yml': (tree / 'model-index.yml').read_bytes()}
     for part in PARTS:
         found.update({f'{part}/{name}': content
@@ -55,7 +55,7 @@ def expected(tree):
     return found
 
 
-def test_a_build_has_copies_and_none_of_an_earlier_one(tree, tmp_path):
+def test_build_py_replaces_copies(tree, tmp_path):
     mim = tmp_path / 'lib' / 'mmseg_encstdc' / '.mim'
     (mim / 'configs').mkdir(parents=True)
     (mim / 'configs' / 'removed_since.py').touch()
@@ -66,7 +66,7 @@ def test_a_build_has_copies_and_none_of_an_earlier_one(tree, tmp_path):
     assert not (tree / 'mmseg_encstdc' / '.mim').exists()
 
 
-def test_an_archive_of_the_sources_builds_the_same(tree, tmp_path):
+def test_build_from_sdist_is_equal(tree, tmp_path):
     (tree / 'mmseg_encstdc' / '.mim').mkdir()
     (tree / 'mmseg_encstdc' / '.mim' / 'stale.py').touch()
     setup(tree, 'sdist', '--formats', 'gztar', '--dist-dir', tmp_path)
@@ -79,7 +79,7 @@ def test_an_archive_of_the_sources_builds_the_same(tree, tmp_path):
     assert files(tmp_path / 'lib/mmseg_encstdc/.mim') == expected(tree)
 
 
-def test_an_editable_wheel_leads_to_links_in_the_checkout(tree, tmp_path):
+def test_editable_wheel_names_checkout_with_links(tree, tmp_path):
     folder = tree / 'mmseg_encstdc' / '.mim'
     folder.mkdir()
     (folder / 'stale').touch()
@@ -99,7 +99,7 @@ def test_an_editable_wheel_leads_to_links_in_the_checkout(tree, tmp_path):
     assert (folder / 'configs' / 'written_later.py').is_file()
 
 
-def test_where_links_cannot_be_made_there_are_copies(
+def test_link_for_mim_copies_if_links_fail(
         functions, monkeypatch, tmp_path, capsys, root):
     def refuse(*_, **__):
         raise OSError('no links here')
@@ -112,7 +112,7 @@ def test_where_links_cannot_be_made_there_are_copies(
     assert 'install again after an edit' in said
 
 
-def test_copies_in_the_checkout_are_no_packages(functions, tmp_path):
+def test_packages_exclude_copies_for_mim(functions, tmp_path):
     for folder in ('ops', '.mim/benchmarks/common'):
         (tmp_path / 'mmseg_encstdc' / folder).mkdir(parents=True)
         (tmp_path / 'mmseg_encstdc' / folder / '__init__.py').touch()
@@ -122,9 +122,8 @@ def test_copies_in_the_checkout_are_no_packages(functions, tmp_path):
 
 
 @pytest.mark.parametrize('tool', ['train', 'make_scenes'])
-def test_an_installed_tool_starts_outside_the_checkout(
+def test_installed_tool_starts_outside_checkout(
         functions, tmp_path, root, tool):
-    """The modules come from the path, as from an install."""
     functions['copy_for_mim'](tmp_path / '.mim')
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', f'.mim/tools/{tool}.py', '--help'],
@@ -134,7 +133,7 @@ def test_an_installed_tool_starts_outside_the_checkout(
     assert 'usage' in done.stdout
 
 
-def test_an_installed_benchmark_writes_where_it_is_run(
+def test_installed_benchmark_writes_to_working_directory(
         functions, tmp_path, root):
     functions['copy_for_mim'](tmp_path / '.mim')
     before = files(tmp_path / '.mim')
@@ -151,8 +150,8 @@ def test_an_installed_benchmark_writes_where_it_is_run(
 
 @pytest.mark.slow
 @pytest.mark.mim
-def test_every_mim_command_works_with_every_install(root, pytestconfig):
-    """In a new environment; ``make mim-check`` is the same."""
+def test_mim_check_passes(root, pytestconfig):
+    """Run dev/mim_check.py in a new environment, as ``make mim-check`` does."""
     named = re.search(r'\b(mim|slow)\b', pytestconfig.option.markexpr or '')
     if not named and os.environ.get(ASKED) != '1':
         pytest.skip('makes an environment of its own, which takes minutes and a '

@@ -1,4 +1,4 @@
-"""setup.py builds the CUDA kernels where it can, and says why where it cannot."""
+"""Test when setup.py builds the CUDA kernels, and for which GPUs."""
 import os
 import runpy
 import shutil
@@ -12,7 +12,7 @@ import torch
 from torch.utils import cpp_extension
 
 
-def test_without_cuda_the_package_is_pure_python(root):
+def test_setup_without_cuda_is_pure_python(root):
     if torch.version.cuda is not None:
         pytest.skip('this PyTorch is built with CUDA')
     done = subprocess.run(
@@ -32,8 +32,8 @@ def arguments_of_setup(monkeypatch, root):
 
 @pytest.fixture
 def with_nvcc(monkeypatch, tmp_path):
-    """A CUDA build of PyTorch, no GPU, and a folder with nvcc, whose text the
-    function sets."""
+    """Pretend a CUDA build of PyTorch without a GPU; return a function that writes
+    an nvcc script and returns its toolkit folder."""
     home = tmp_path / 'home'
     (home / 'bin').mkdir(parents=True)
     monkeypatch.setattr(torch.version, 'cuda', '13.0')
@@ -53,7 +53,7 @@ def with_nvcc(monkeypatch, tmp_path):
 ARCH_LIST = 'TORCH_CUDA_ARCH_LIST'
 
 
-def test_with_cuda_and_nvcc_every_source_is_built(monkeypatch, root, with_nvcc):
+def test_setup_builds_every_source(monkeypatch, root, with_nvcc):
     module, = arguments_of_setup(monkeypatch, root)['ext_modules']
     assert module.name == 'mmseg_encstdc._cuda'
     expected = {file.relative_to(root).as_posix() for pattern in ('*.cu', '*.cpp')
@@ -61,7 +61,7 @@ def test_with_cuda_and_nvcc_every_source_is_built(monkeypatch, root, with_nvcc):
     assert set(module.sources) == expected and len(expected) == 5
 
 
-def test_an_edited_header_is_a_reason_to_build_again(
+def test_setup_rebuilds_after_edited_header(
         monkeypatch, root, with_nvcc):
     module, = arguments_of_setup(monkeypatch, root)['ext_modules']
     assert set(module.depends) == {
@@ -78,7 +78,7 @@ def test_an_edited_header_is_a_reason_to_build_again(
     ('12.8', 'unknown', '8.0;8.6;8.9;9.0;10.0+PTX'),
     ('11.8', '11.4', '8.0;8.6+PTX'),
 ])
-def test_without_a_gpu_the_kernels_are_built_for_what_cuda_knows(
+def test_setup_without_gpu_chooses_architectures_of_cuda(
         monkeypatch, root, with_nvcc, capsys, cuda, nvcc, expected):
     with_nvcc(f'echo "Cuda compilation tools, release {nvcc}, V{nvcc}.61"')
     monkeypatch.setattr(torch.version, 'cuda', cuda)
@@ -88,7 +88,7 @@ def test_without_a_gpu_the_kernels_are_built_for_what_cuda_knows(
 
 
 @pytest.mark.parametrize('asked, gpus', [('9.0', 0), ('9.0', 1), ('', 1)])
-def test_the_user_or_the_gpus_choose_before_that(
+def test_setup_keeps_architectures_of_user_or_gpus(
         monkeypatch, root, with_nvcc, asked, gpus):
     monkeypatch.setenv(ARCH_LIST, asked)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
@@ -96,7 +96,7 @@ def test_the_user_or_the_gpus_choose_before_that(
     assert os.environ[ARCH_LIST] == asked
 
 
-def test_the_toolkit_behind_a_wrapper_is_found(
+def test_setup_finds_toolkit_behind_wrapper(
         monkeypatch, root, with_nvcc, tmp_path, capsys):
     top = tmp_path / 'toolkit'
     (top / 'bin').mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_the_toolkit_behind_a_wrapper_is_found(
     assert f'its nvcc names {top}, which is taken' in capsys.readouterr().out
 
 
-def test_a_toolkit_with_headers_is_left_alone(
+def test_setup_keeps_toolkit_with_headers(
         monkeypatch, root, with_nvcc, tmp_path):
     home = with_nvcc(f"echo '#$ TOP={tmp_path}' >&2")
     for folder in (home, tmp_path):
@@ -121,7 +121,7 @@ def test_a_toolkit_with_headers_is_left_alone(
     assert cpp_extension.CUDA_HOME == str(home)
 
 
-def test_without_the_sources_nothing_is_built(
+def test_setup_without_sources_builds_nothing(
         monkeypatch, root, with_nvcc, tmp_path, capsys):
     elsewhere = tmp_path / 'elsewhere'
     (elsewhere / 'mmseg_encstdc').mkdir(parents=True)
@@ -132,7 +132,7 @@ def test_without_the_sources_nothing_is_built(
         capsys.readouterr().out)
 
 
-def test_an_archive_of_the_sources_has_what_the_build_needs(root, tmp_path):
+def test_sdist_has_all_sources(root, tmp_path):
     tree = tmp_path / 'tree'
     skipped = shutil.ignore_patterns('.*', '*.so', 'data', 'work_dirs', 'build',
                                      '*.egg-info', '__pycache__')
@@ -152,7 +152,8 @@ def test_an_archive_of_the_sources_has_what_the_build_needs(root, tmp_path):
 
 
 @pytest.mark.parametrize('cuda, home', [(None, '/x'), ('13.0', None)])
-def test_without_either_nothing_is_built(monkeypatch, root, cuda, home, capsys):
+def test_setup_without_cuda_or_nvcc_builds_nothing(
+        monkeypatch, root, cuda, home, capsys):
     monkeypatch.setattr(torch.version, 'cuda', cuda)
     monkeypatch.setattr(cpp_extension, 'CUDA_HOME', home)
     assert 'ext_modules' not in arguments_of_setup(monkeypatch, root)

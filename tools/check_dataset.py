@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Read every image and label that a config names: tools/check_dataset.py CONFIG
 
-Prints the share of each class, of all pixels or, for a classifier, of all images.
-Stops at the first file that is missing, cannot be read, is not of its image's
-size or holds values outside the classes.
+Prints the percentage of each class, of all pixels or, for a classifier, of all
+images. Stops at the first file that is missing, cannot be read, has another size than
+its image or holds values outside the classes.
 """
 import argparse
 import sys
@@ -35,7 +35,7 @@ LOADERS = ['train_dataloader', 'val_dataloader']
 
 
 def check(config: dict) -> None:
-    """Read one data set whole and print the share of each class."""
+    """Read all files of a data set and print the percentage of each class."""
     dataset = build_without_pipeline(config)
     name, classes = type(dataset).__name__, dataset.metainfo['classes']
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
@@ -53,7 +53,7 @@ def check(config: dict) -> None:
 
 
 def count_pixels(samples: Iterable[dict], num_classes: int) -> np.ndarray:
-    """Pixels of each label value, (256, ), int64."""
+    """Count the pixels of each label value, (256, ), int64."""
     load = LoadSegAnnotations(num_classes=num_classes)
     pixels = np.zeros(256, np.int64)
     for sample in samples:
@@ -64,7 +64,7 @@ def count_pixels(samples: Iterable[dict], num_classes: int) -> np.ndarray:
 
 
 def count_images(samples: Iterable[dict], num_classes: int) -> np.ndarray:
-    """Images of each class, (num_classes, ), int64."""
+    """Count the images of each class, (num_classes, ), int64."""
     images = np.zeros(num_classes, np.int64)
     for sample in samples:
         check_image(sample['img_path'])

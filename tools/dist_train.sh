@@ -9,9 +9,7 @@ fi
 config=$1
 processes=$2
 shift 2
-for file in "$config"; do
-    if [ ! -f "$file" ]; then echo "error: $file does not exist" >&2; exit 1; fi
-done
+if [ ! -f "$config" ]; then echo "error: $config does not exist" >&2; exit 1; fi
 if [[ ! $processes =~ ^[1-9][0-9]*$ ]]; then
     echo "error: PROCESSES must be a number from 1 up, got $processes" >&2
     exit 1

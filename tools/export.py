@@ -1,18 +1,19 @@
 #!/usr/bin/env python
 """Export a network to ONNX: tools/export.py CONFIG CHECKPOINT OUT.onnx
 
-The file takes a normalised image (1, 3, H, W) and gives logits (1, C, H, W) at
-its size. It is checked, and compared with PyTorch on random images, before it
-is kept. Auxiliary and detail heads are left out.
+The file takes a normalised image (1, 3, H, W) and gives logits (1, C, H, W) of its
+size. It is kept if it passes onnx's checker and gives PyTorch's output for random
+images. It has no auxiliary and detail heads.
 """
 import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    from mmengine.config import DictAction
+    from mmengine.config import Config, DictAction
 
     from mmseg_encstdc.apis import load
     from mmseg_encstdc.apis.exporting import ExportError, export_onnx, left_out
@@ -51,11 +52,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def shape_of(text: str, cfg) -> tuple:
-    """(height, width) of --shape, or of the config's crops.
+def image_shape(text: Optional[str], cfg: Config) -> Tuple[int, int]:
+    """Return (height, width) of --shape, or of the config's ``crop_size``.
 
     Raises:
-        InputError: when it is neither.
+        InputError: when --shape is not HxW, or there is neither.
     """
     if text is None:
         if 'crop_size' not in cfg:
@@ -69,11 +70,12 @@ def shape_of(text: str, cfg) -> tuple:
 
 
 def export(args: argparse.Namespace) -> None:
+    """Write the ONNX file and print how it compares with PyTorch."""
     out = Path(args.out)
     if out.suffix != '.onnx':
         raise InputError(f'OUT must end with .onnx, got {args.out}')
     cfg = load_config(args.config, args.cfg_options)
-    shape = shape_of(args.shape, cfg)
+    shape = image_shape(args.shape, cfg)
     check_writable(str(out.parent))
     model = load(args.checkpoint, cfg, 'cpu')
     report = export_onnx(model, out, shape, args.labels, args.with_preprocess,

@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     sys.exit(f'error: {error}')
 
-LEAST = dict(train=1, val=1, seed=0, workers=1)
+MINIMUM = dict(train=1, val=1, seed=0, workers=1)
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,10 +34,10 @@ def main() -> None:
     args = parse_args()
     start = time.perf_counter()
     with one_line_errors():
-        for name, least in LEAST.items():
+        for name, minimum in MINIMUM.items():
             value = getattr(args, name)
-            if value < least:
-                raise InputError(f'--{name} must be at least {least}, got {value}')
+            if value < minimum:
+                raise InputError(f'--{name} must be at least {minimum}, got {value}')
         written = make_scenes(**vars(args))
     state = f'{time.perf_counter() - start:.1f} s' if written else 'already there'
     print(f'{args.out}: {args.train} train + {args.val} val scenes, '

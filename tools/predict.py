@@ -7,12 +7,14 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     import cv2
     import numpy as np
     from rich.progress import track
+    from torch import nn
 
     from mmseg_encstdc.apis import find_images, load, predict, read_image
     from mmseg_encstdc.compat import quiet
@@ -41,15 +43,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_model(args: argparse.Namespace):
-    """The config's network with the checkpoint's weights."""
-    return load(args.checkpoint, args.config, args.device)
+def find_sources(sources: List[str], out: Path) -> List[Tuple[Path, Path]]:
+    """Return each image of files and folders, and its output without suffix.
 
-
-def find_sources(sources: list, out: Path) -> list:
-    """(image, path of the outputs without suffix) of files and folders.
-
-    What lies below ``out`` was written by this tool and is left out.
+    Images below ``out`` are left out, because this tool wrote them.
 
     Raises:
         InputError: when a source does not exist, a folder holds no image, or
@@ -70,7 +67,7 @@ def find_sources(sources: list, out: Path) -> list:
     return found
 
 
-def draw(model, path: Path, out: Path, stem: Path, opacity: float,
+def draw(model: nn.Module, path: Path, out: Path, stem: Path, opacity: float,
          with_legend: bool) -> None:
     """Write the label map and the overlay of one image."""
     image, label = read_image(path), predict(model, path)
@@ -86,6 +83,7 @@ def draw(model, path: Path, out: Path, stem: Path, opacity: float,
 
 
 def write(path: Path, picture: np.ndarray) -> None:
+    """Write a label map (H, W) or BGR image (H, W, 3), or raise InputError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), picture):
         raise InputError(f'{path} cannot be written; is the disk full?')
@@ -99,7 +97,7 @@ def main() -> None:
         out = Path(args.out)
         check_writable(args.out)
         images = find_sources(args.source, out)
-        model = load_model(args)
+        model = load(args.checkpoint, args.config, args.device)
         for path, stem in track(images, description='predicting'):
             draw(model, path, out, stem, args.opacity, args.legend)
         print(f'{len(images)} label maps and overlays are in {out}')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train under Slurm: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGS ...]
-# GPUS in all (default 4), GPUS_PER_NODE (4), CPUS_PER_TASK (5), SRUN_ARGS.
+# Variables: GPUS in total (default 4), GPUS_PER_NODE (4), CPUS_PER_TASK (5), SRUN_ARGS.
 set -euo pipefail
 if [ $# -lt 3 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG [arguments of tools/train.py]" >&2

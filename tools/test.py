@@ -3,9 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import List, Union
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
+    from mmengine.config import Config
+
     from mmseg_encstdc.cli import add_common_arguments, load_run_config
     from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.engine import (
@@ -27,23 +30,23 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument(
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
         '--tta', action='store_true',
         help='average the probabilities of all scales and flips')
-    how.add_argument(
+    mode.add_argument(
         '--mode', help='one of test_modes of the config: chip (the authors\' '
         'overlapping crops at several scales) or slide')
     parser.add_argument(
         '--out', help='folder for predicted label maps and metrics.json')
     parser.add_argument(
-        '--show-dir', help='folder for images painted with label and '
+        '--show-dir', help='folder for images overlaid with label and '
         'prediction')
     return parser.parse_args()
 
 
-def apply(args: argparse.Namespace, cfg) -> None:
-    """Turn the flags of this tool into config values."""
+def apply_options(args: argparse.Namespace, cfg: Config) -> None:
+    """Write the options of this tool into the config."""
     read_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.mode:
@@ -65,8 +68,8 @@ def apply(args: argparse.Namespace, cfg) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def write_predictions(evaluator, folder: str) -> None:
-    """Give ``folder`` to the evaluator's metrics that write label maps."""
+def write_predictions(evaluator: Union[dict, List[dict]], folder: str) -> None:
+    """Set the output folder of the metrics that write label maps."""
     metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
     writers = [m for m in metrics if m['type'] in WRITERS]
     if not writers:
@@ -77,8 +80,9 @@ def write_predictions(evaluator, folder: str) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
+    """Evaluate the checkpoint on the config's test set."""
     cfg = load_run_config(args, ['test_dataloader'])
-    apply(args, cfg)
+    apply_options(args, cfg)
     runner = build_runner(cfg)
     check_fits(runner.model, args.checkpoint)
     runner.test()
@@ -88,7 +92,7 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(), quiet():
         test(args)
-        stop_processes()  # when the model is gone
+        stop_processes()  # after the runner and its model are deleted
 
 
 if __name__ == '__main__':

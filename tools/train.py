@@ -6,6 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
+    import torch
+    from mmengine.config import Config
     from mmengine.runner import find_latest_checkpoint
 
     from mmseg_encstdc.cli import add_common_arguments, load_run_config
@@ -28,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a file, from the last one in '
+        help='continue from a checkpoint; without a file, from the last one in '
         'the work dir')
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (GPU)')
@@ -37,13 +39,13 @@ def parse_args() -> argparse.Namespace:
         help='scale the learning rate to the batch size of all processes')
     parser.add_argument(
         '--max-iters', type=int,
-        help='length of a schedule that counts iterations; warm-up, decay and '
-        'intervals scale')
+        help='length of a schedule in iterations; warm-up, decay and intervals '
+        'scale with it')
     return parser.parse_args()
 
 
-def apply(args: argparse.Namespace, cfg) -> None:
-    """Turn the flags of this tool into config values."""
+def apply_options(args: argparse.Namespace, cfg: Config) -> None:
+    """Write the options of this tool into the config."""
     if args.max_iters is not None:
         stretch_schedule(cfg, args.max_iters)
     if args.amp:
@@ -61,23 +63,23 @@ def apply(args: argparse.Namespace, cfg) -> None:
         read_checkpoint(cfg.load_from)
 
 
-def use_amp(cfg) -> None:
-    """Wrap the optimizer for mixed precision, where there is a GPU."""
-    import torch
+def use_amp(cfg: Config) -> None:
+    """Set the config's optimizer wrapper to mixed precision, which needs a GPU."""
     if not torch.cuda.is_available():
         raise InputError('--amp needs a GPU; leave it out on CPU')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise InputError(f'--amp works with optim_wrapper.type OptimWrapper, '
-                         f'the config has {kind}')
+                         f'the config has {wrapper}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def train(args: argparse.Namespace) -> None:
+    """Train the config's network, from a checkpoint with ``--resume``."""
     cfg = load_run_config(
         args, ['train_dataloader', 'val_dataloader'], training=True)
-    apply(args, cfg)
+    apply_options(args, cfg)
     runner = build_runner(cfg)
     if args.resume:
         path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
@@ -91,7 +93,7 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(), quiet():
         train(args)
-        stop_processes()  # when the model is gone
+        stop_processes()  # after the runner and its model are deleted
 
 
 if __name__ == '__main__':

@@ -1,1 +1,1 @@
-"""The compilers of dev/check_kernels.py: ``cuda`` is nvcc, ``triton`` Triton."""
+"""Call the compilers for dev/check_kernels.py: ``cuda`` nvcc, ``triton`` Triton."""

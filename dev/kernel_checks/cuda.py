@@ -15,12 +15,12 @@ __all__ = ['Row', 'architectures', 'check', 'release', 'spills_and_registers']
 
 OPS = Path(__file__).resolve().parents[2] / 'ops'
 ARCHITECTURES = (75, 80, 86, 89, 90, 100)
-TENSOR_CORES = 80  # from this capability on they take bfloat16 and tf32
+TENSOR_CORES = 80  # first capability with tensor cores for bfloat16 and tf32
 MULTIPLY = 'mma.sync'  # in PTX
 
 
 class Row(NamedTuple):
-    """A line of the table: what a compiler says of kernels for one GPU."""
+    """Hold what a compiler reports of kernels for one GPU, a row of the table."""
     kernels: str  # a file, or an operator and its kernel
     target: str  # sm_90, gfx942
     compiled: int  # kernels of a file, or variants of a kernel
@@ -34,7 +34,7 @@ def check(nvcc: str, archs: List[int], jobs: int) -> Tuple[List[Row], List[str]]
     """Compile every file for every architecture; return rows and faults.
 
     Raises:
-        RuntimeError: with what a compiler said, when it failed.
+        RuntimeError: with the output of a compiler, when it failed.
         InputError: when ``nvcc`` is not CUDA's.
     """
     toolkit, = ask(nvcc, r'^#\$ TOP=(.+)$', '--dryrun', '-c', 'none.cu')
@@ -50,13 +50,13 @@ def check(nvcc: str, archs: List[int], jobs: int) -> Tuple[List[Row], List[str]]
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
-    """Run a compiler; an InputError where it is no program."""
+    """Run a compiler; raise InputError if it cannot be run."""
     with as_input_error(f'{command[0]} cannot be run', (OSError, )):
         return subprocess.run(command, capture_output=True, text=True)
 
 
 def ask(nvcc: str, pattern: str, *options: str) -> List[str]:
-    """Return what matches in the output of nvcc; an InputError where nothing does."""
+    """Return all matches in the output of nvcc; raise InputError if there is none."""
     done = run(nvcc, *options)
     found = re.findall(pattern, done.stdout + done.stderr, re.M)
     if not found:
@@ -88,7 +88,7 @@ def compile_file(nvcc: str, file: Path, arch: int) -> Row:
     """Compile one file for one architecture.
 
     Raises:
-        RuntimeError: with what nvcc said, when it failed.
+        RuntimeError: with the output of nvcc, when it failed.
         InputError: when it reported no registers.
     """
     name, target = file.relative_to(OPS).as_posix(), f'sm_{arch}'
@@ -108,14 +108,17 @@ def compile_file(nvcc: str, file: Path, arch: int) -> Row:
 
 
 def spills_and_registers(log: str) -> Tuple[int, Optional[int]]:
-    """Return all spilled bytes in what ptxas says, and the most registers."""
+    """Return the spilled bytes and the most registers in a log of ptxas.
+
+    Bytes are summed over the kernels; registers are None if the log has none.
+    """
     registers = map(int, re.findall(r'Used (\d+) registers', log))
     return (sum(map(int, re.findall(r'(\d+) bytes spill', log))),
             max(registers, default=None))
 
 
 def faults(row: Row) -> List[str]:
-    """Return the faults of a file, none below TENSOR_CORES."""
+    """Return the faults of a file; none for GPUs below TENSOR_CORES."""
     if int(row.target[3:]) < TENSOR_CORES:
         return []
     where = f'{row.kernels} for {row.target}'
@@ -125,10 +128,10 @@ def faults(row: Row) -> List[str]:
 
 
 def check_binding(cuda_include: Path) -> None:
-    """Check the syntax of ops/binding.cpp, where g++ is there.
+    """Check the syntax of ops/binding.cpp, if there is g++.
 
     Raises:
-        RuntimeError: with what g++ said.
+        RuntimeError: with the output of g++, when it failed.
     """
     if not shutil.which('g++'):
         print('skipped: binding.cpp was not checked, there is no g++')

@@ -1,13 +1,13 @@
-"""Compile the Triton kernels ahead of time, for GPUs that are not there.
+"""Compile the Triton kernels ahead of time, for GPUs that are not present.
 
 Calls the forward and backward functions of the operators with meta tensors, which
-have a shape and no data. A launch then compiles the kernel for the types, the
+have a shape and no data. Each launch compiles its kernel for the types, the
 divisibility by 16 and the constants of its arguments, as a real launch does, and
 runs nothing.
 
-What depends on Triton's internals is in :func:`compile_only`, written for 3.9: the
-driver that names the GPU, and JITFunction.run with its argument ``warmup``. The
-operators ask torch.version.hip whether the GPU is AMD's, so that is set there, too.
+Only :func:`compile_only` depends on internals of Triton, those of 3.9: the driver that
+names the GPU, and JITFunction.run with its argument ``warmup``. It sets
+torch.version.hip too, because the operators read it.
 """
 import io
 import multiprocessing
@@ -21,7 +21,17 @@ from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 from unittest.mock import patch
 
 import torch
@@ -32,11 +42,11 @@ __all__ = ['OPERATORS', 'TARGETS', 'Operator', 'check']
 
 
 class Target(NamedTuple):
-    """A GPU as Triton names it."""
+    """Describe a GPU as Triton does."""
     backend: str
     arch: object  # int for CUDA
     warp_size: int
-    shared_kib: int  # what a block may have
+    shared_kib: int  # limit of shared memory of a block
 
 
 TARGETS = {
@@ -56,7 +66,7 @@ ENVIRONMENT = {'TRITON_ALWAYS_COMPILE': '1', 'TRITON_DUMP_PTXAS_LOG': '1',
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
-# B, D, H, W and K: EncNet's, the largest K, and numbers that nothing divides.
+# B, D, H, W and K: EncNet's, the largest K, and numbers not divisible by a block size.
 ENCODE = ((FLOAT32, (2, 512, 64, 64, 32), CONTIGUOUS),
           (BFLOAT16, (2, 512, 64, 64, 32), CONTIGUOUS),
           (BFLOAT16, (2, 512, 64, 64, 32), CHANNELS_LAST),
@@ -95,14 +105,14 @@ def cross_entropy_calls(module: ModuleType) -> Iterator[Tuple[str, Callable]]:
 
 
 def described(dtype: torch.dtype, layout: torch.memory_format, shape: tuple) -> str:
-    """Return such as 'bfloat16 channels_last 2x512x64x64x32'."""
+    """Describe a case, such as 'bfloat16 channels_last 2x512x64x64x32'."""
     return f'{dtype} {layout} {"x".join(map(str, shape))}'.replace('torch.', '')
 
 
 class Operator(NamedTuple):
-    """An operator whose kernels are compiled."""
-    module: str  # with its Triton functions
-    calls: Callable[[ModuleType], Iterator[Tuple[str, Callable]]]  # and their names
+    """Describe an operator whose kernels are compiled."""
+    module: str  # with its functions forward and backward
+    calls: Callable[[ModuleType], Iterator[Tuple[str, Callable]]]  # name and call
     multiplies: bool  # whether each call has to use tensor cores
 
 
@@ -134,8 +144,8 @@ def check(targets: Sequence[str], jobs: int, operators: Dict[str, Operator] = OP
                 for found, more in zip((rows, faults), job.result()):
                     found += more
         except BrokenProcessPool as error:
-            raise RuntimeError('Triton ended its process while it compiled; what it '
-                               'wrote is above') from error
+            raise RuntimeError('Triton ended its process while it compiled; its output '
+                               'is above') from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return rows, faults
@@ -157,11 +167,11 @@ def compile_operator(name: str, operator: Operator,
 
 @contextmanager
 def compile_only(target: Target, compiler: 'Compiler') -> Iterator[None]:
-    """Make launches compile for a target and not run."""
+    """Let launches compile for a target and run nothing."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
-    # Triton keeps the kernels of each device, so a target has a device of its own.
+    # Triton caches kernels by device, so each target has its own device.
     device = list(TARGETS.values()).index(target)
     driver.set_active(SimpleNamespace(
         get_current_device=lambda: device,
@@ -180,23 +190,23 @@ def compile_only(target: Target, compiler: 'Compiler') -> Iterator[None]:
 
 
 class Compiler:
-    """Keeps what Triton says of the kernels that the calls of an operator launch."""
+    """Collect reports of the kernels that the calls of an operator launch."""
 
     def __init__(self, operator: str, target: str):
         self.operator, self.target = operator, target
-        self.call = ''  # the name of the one that launches
-        self.multiplied = False  # whether a kernel of this call does, or failed
-        self.compiled = {}  # by id: the kernel, its name, and its figures
+        self.call = ''  # name of the current call
+        self.multiplied = False  # whether one of its kernels multiplies, or failed
+        self.compiled = {}  # id -> kernel, its name and its figures
         self.faults = []
 
-    def compile(self, name: str, launch: Callable):
-        """Return the kernel that a launch compiles, None where that fails."""
+    def compile(self, name: str, launch: Callable) -> Optional[object]:
+        """Return the kernel that a launch compiles; None if that fails."""
         log, where = io.StringIO(), f'{name} of {self.call} for {self.target}'
         try:
             with redirect_stdout(log):
                 kernel = launch()
         except Exception as error:  # whatever a compiler raises
-            # The first that ptxas reports, else the last line, which Triton wrote.
+            # The first error of ptxas, else the last line, which is Triton's.
             lines = (re.findall(r'^ptxas.* (?:error|fatal) *:.*', str(error), re.M) or
                      str(error).strip().splitlines()[-1:] or ['no message'])
             self.faults.append(
@@ -206,13 +216,13 @@ class Compiler:
         if id(kernel) not in self.compiled:
             figures = measured(kernel, log.getvalue())
             self.compiled[id(kernel)] = kernel, name, figures
-            self.judge(where, kernel.asm['ttir'], *figures)
+            self.add_faults(where, kernel.asm['ttir'], *figures)
         self.multiplied |= self.compiled[id(kernel)][2][-1] > 0
         return kernel
 
-    def judge(self, where: str, source: str, registers: int, spilled: int,
-              shared: int, instructions: int) -> None:
-        """Add the faults of a kernel."""
+    def add_faults(self, where: str, source: str, registers: int, spilled: int,
+                   shared: int, instructions: int) -> None:
+        """Record the faults of a kernel, given its Triton IR and its figures."""
         most = 1024 * TARGETS[self.target].shared_kib
         if spilled:
             self.faults.append(f'{where} spills {spilled} bytes')
@@ -223,7 +233,7 @@ class Compiler:
             self.faults.append(f'{where} has no tensor-core instructions')
 
     def rows(self) -> List[Row]:
-        """Return a row for each name of a kernel."""
+        """Return a row for each kernel name."""
         figures = defaultdict(list)
         for _, name, each in self.compiled.values():
             figures[name].append(each)
@@ -232,12 +242,12 @@ class Compiler:
                 (max, sum, max, sum), zip(*each)))) for name, each in figures.items()]
 
 
-def measured(kernel, log: str) -> Tuple[int, int, int, int]:
+def measured(kernel: Any, log: str) -> Tuple[int, int, int, int]:
     """Return registers, spilled bytes, shared bytes and tensor-core instructions.
 
     Args:
-        kernel: what Triton compiled.
-        log: what ptxas said of it.
+        kernel: compiled by Triton.
+        log: output of ptxas.
     """
     if 'ptx' in kernel.asm:
         text = kernel.asm['ptx']

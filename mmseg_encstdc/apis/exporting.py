@@ -1,10 +1,10 @@
-"""A segmentation network as an ONNX file, compared with PyTorch."""
+"""Write a segmentation network as an ONNX file, compared with PyTorch."""
 import importlib.util
 import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -20,26 +20,25 @@ __all__ = [
 ]
 
 OPSETS = range(13, 21)  # what PyTorch's tracing exporter writes
-TOLERANCE = 1e-3  # of the largest logit, or share of the pixels
-SMALL = (64, 96)  # what onnx's slow evaluator computes in seconds
+TOLERANCE = 1e-3  # relative to the largest logit, or a fraction of the pixels
+EVALUATOR_SIZE = (64, 96)  # onnx's own evaluator takes seconds for it
+Shape = Tuple[int, int, int]  # batch, height and width
 
 
 class ExportError(RuntimeError):
-    """The file that was written is not the network. One line."""
+    """Report that an ONNX file differs from its network, in one line."""
 
 
 class Graph(nn.Module):
-    """What goes into the file.
+    """Compute what the ONNX file computes.
 
     Args:
-        model (nn.Module): what ``load`` returns.
-        labels (bool): give class ids instead of logits. Default: False.
-        preprocess (bool): take images as OpenCV reads them, and normalise
-            them here. Default: False.
+        model: what ``load`` returns.
+        labels: return class ids instead of logits.
+        preprocess: take images as OpenCV reads them, and normalise them.
 
     Raises:
-        InputError: when the network is tested in crops, or not a single
-            network.
+        InputError: see :func:`check_exportable`.
     """
 
     def __init__(self, model: nn.Module, labels: bool = False,
@@ -52,13 +51,13 @@ class Graph(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C, H, W), or class ids (B, H, W) int64.
+        """Return logits (B, C, H, W), or class ids (B, H, W) int64.
 
         Args:
-            image (Tensor): normalised, (B, 3, H, W) float32; or, with
-                ``preprocess``, (B, H, W, 3) uint8, BGR.
+            image: normalised, (B, 3, H, W) float32; with ``preprocess``, BGR,
+                (B, H, W, 3) uint8.
         """
-        logits = self._logits(self._normalise(image))
+        logits = self._logits(self.normalise(image))
         if not self.labels:
             return logits
         if logits.size(1) > 1:
@@ -66,26 +65,27 @@ class Graph(nn.Module):
         threshold = self.model.decode_head.threshold
         return (logits.sigmoid() > threshold).squeeze(1).long()
 
-    def _normalise(self, image: Tensor) -> Tensor:
+    def normalise(self, image: Tensor) -> Tensor:
+        """Return an image as the network takes it, (B, 3, H, W) float32."""
         if not self.preprocess:
             return image
-        rule = self.model.data_preprocessor
-        image = image.permute(0, 3, 1, 2)  # (B, 3, H, W)
-        if compat.swaps_channels(rule):
+        preprocessor = self.model.data_preprocessor
+        image = image.permute(0, 3, 1, 2)
+        if compat.swaps_channels(preprocessor):
             image = image.flip(1)
         image = image.float()
-        if getattr(rule, 'mean', None) is None:
+        if getattr(preprocessor, 'mean', None) is None:
             return image
-        return (image - rule.mean) / rule.std
+        return (image - preprocessor.mean) / preprocessor.std
 
     def _logits(self, image: Tensor) -> Tensor:
-        """Auxiliary and detail heads are not called, so they are left out."""
+        """Return logits (B, C, H, W), without running the auxiliary heads."""
         scale = self.model.test_cfg.get('scale', 1)
-        small = image if scale == 1 else F.interpolate(
+        resized = image if scale == 1 else F.interpolate(
             image, scale_factor=scale, mode='bilinear', align_corners=True,
-            recompute_scale_factor=True)  # the factor, for any size
-        meta = dict(img_shape=small.shape[2:])
-        logits = self.model.encode_decode(small, [meta])
+            recompute_scale_factor=True)  # a size would fix that of the image
+        logits = self.model.encode_decode(
+            resized, [dict(img_shape=resized.shape[2:])])
         return logits if scale == 1 else F.interpolate(
             logits, image.shape[2:], mode='bilinear', align_corners=True)
 
@@ -108,31 +108,32 @@ def export_onnx(model: nn.Module, path: Union[str, os.PathLike],
                 shape: Sequence[int], labels: bool = False,
                 preprocess: bool = False, dynamic: bool = False,
                 opset: int = 17) -> Dict[str, object]:
-    """Write an ONNX file and compare it with PyTorch.
+    """Write an ONNX file and compare it with PyTorch on random images.
 
-    The file appears at ``path`` once it has passed. Its operators are standard
-    ones; its metadata has the names of the classes, one a line.
+    Only a file that passes is kept. It has standard operators alone, and the
+    names of the classes in its metadata, one a line.
 
     Args:
-        model (nn.Module): what ``load`` returns, on the CPU.
-        path (path): of the file.
-        shape (Sequence[int]): (height, width) of the image, pixels.
-        labels (bool): class ids (B, H, W), int64, instead of logits
-            (B, C, H, W). Default: False.
-        preprocess (bool): take (B, H, W, 3) uint8, BGR, instead of normalised
-            (B, 3, H, W). Default: False.
-        dynamic (bool): let batch, height and width change. Default: False.
-        opset (int): of ONNX, 13 to 20. Default: 17.
+        model: what ``load`` returns, on the CPU.
+        path: file to write.
+        shape: (height, width) of the image in pixels.
+        labels: write class ids (B, H, W), int64, instead of logits
+            (B, C, H, W).
+        preprocess: take (B, H, W, 3) uint8, BGR, instead of normalised
+            (B, 3, H, W).
+        dynamic: let batch, height and width change.
+        opset: version of ONNX's operators, 13 to 20.
 
     Returns:
-        dict: ``difference``, the largest of the logits or the share of pixels
-        with another label; ``largest``, the largest logit (None for labels);
-        ``shapes`` that were compared; ``by``, what ran the file.
+        ``difference``, the largest one of the logits, or the fraction of pixels
+        whose label differs; ``largest``, the largest logit (None for labels);
+        ``shapes``, (batch, height, width) of the images that were compared;
+        ``by``, the name of what ran the file.
 
     Raises:
-        InputError: for arguments out of range, a network that cannot be
-            exported, or onnx not installed.
-        ExportError: when the file gives other numbers than PyTorch.
+        InputError: when an argument is out of range, the network cannot be
+            exported, or onnx is not installed.
+        ExportError: when the file computes other values than PyTorch.
     """
     _check_arguments(shape, opset)
     graph, path = Graph(model, labels, preprocess), Path(path)
@@ -140,16 +141,19 @@ def export_onnx(model: nn.Module, path: Union[str, os.PathLike],
         raise InputError(f'{path} cannot be written: the folder {path.parent} does '
                          'not exist')
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / 'part.onnx'
-        _write(graph, part, shape, dynamic, opset)
+        written = compared = Path(folder) / 'written.onnx'
+        _write(graph, written, shape, dynamic, opset)
         if importlib.util.find_spec('onnxruntime'):
-            report = _compare(graph, part, _shapes(shape, dynamic))
-        else:  # the plain evaluator: the same graph at a size it can do
-            if not dynamic:
-                _write(graph, Path(folder) / 'small.onnx', SMALL, False, opset)
-            small = part if dynamic else Path(folder) / 'small.onnx'
-            report = _compare(graph, small, [(1, *SMALL)])
-        os.replace(part, path)
+            shapes = [(1, *shape)]
+            if dynamic:
+                shapes.append((2, shape[0] + 11, shape[1] + 22))
+        else:
+            shapes = [(1, *EVALUATOR_SIZE)]
+            if not dynamic:  # compare the same graph, at a size for the evaluator
+                compared = Path(folder) / 'small.onnx'
+                _write(graph, compared, EVALUATOR_SIZE, False, opset)
+        report = _compare(graph, compared, shapes)
+        os.replace(written, path)
     return report
 
 
@@ -166,17 +170,17 @@ def _check_arguments(shape: Sequence[int], opset: int) -> None:
 
 def _write(graph: Graph, path: Path, shape: Sequence[int], dynamic: bool,
            opset: int) -> None:
-    """Trace the graph into a checked file."""
+    """Trace the graph, add the classes, and check and write the file."""
     import onnx
     output = 'labels' if graph.labels else 'logits'
-    last = {0: 'batch', 1: 'height', 2: 'width'}
-    maps = {0: 'batch', 2: 'height', 3: 'width'}
-    axes = {'image': last if graph.preprocess else maps,
-            output: last if graph.labels else maps}
+    bhw, bchw = ({0: 'batch', 1: 'height', 2: 'width'},
+                 {0: 'batch', 2: 'height', 3: 'width'})
+    axes = {'image': bhw if graph.preprocess else bchw,
+            output: bhw if graph.labels else bchw}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # of tracing, and of its deprecation
         torch.onnx.export(
-            graph, (_image(graph, (1, *shape)), ), str(path),
+            graph, (_random_image(graph, (1, *shape)), ), str(path),
             opset_version=opset, input_names=['image'], output_names=[output],
             dynamic_axes=axes if dynamic else None,
             **compat.tracing_exporter())
@@ -188,14 +192,8 @@ def _write(graph: Graph, path: Path, shape: Sequence[int], dynamic: bool,
     onnx.save(content, str(path))
 
 
-def _shapes(shape: Sequence[int], dynamic: bool) -> list:
-    """(batch, height, width) to compare; free sizes at an odd one too."""
-    first = (1, *shape)
-    return [first, (2, shape[0] + 11, shape[1] + 22)] if dynamic else [first]
-
-
-def _image(graph: Graph, shape: Tuple[int, int, int]) -> Tensor:
-    """A random input for (batch, height, width)."""
+def _random_image(graph: Graph, shape: Shape) -> Tensor:
+    """Return an input of the graph, the same in each call."""
     batch, height, width = shape
     generator = torch.Generator().manual_seed(0)
     if graph.preprocess:
@@ -204,37 +202,39 @@ def _image(graph: Graph, shape: Tuple[int, int, int]) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=generator)
 
 
-def _compare(graph: Graph, path: Path, shapes: list) -> dict:
-    """What the file and the network's own inference make of random images."""
+def _compare(graph: Graph, path: Path, shapes: List[Shape]) -> Dict[str, object]:
+    """Compare a file with the network's inference; return export_onnx's report.
+
+    Raises:
+        ExportError: when they differ by more than ``TOLERANCE``.
+    """
     run, by = _runner(path)
-    differences, sizes = [], []
+    differences, largest = [], None if graph.labels else 0.
     for shape in shapes:
-        image = _image(graph, shape)
+        image = _random_image(graph, shape)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            expected = _reference(graph, image).numpy()
+            expected = _inference(graph, image).numpy()
         found = run(image.numpy())
         if found.shape != expected.shape:
             raise ExportError(f'the file gives {found.shape} where PyTorch '
                               f'gives {expected.shape}')
         if graph.labels:
-            differences.append(float((found != expected).mean()))
-            continue
-        sizes.append(float(np.abs(expected).max()))
-        differences.append(float(np.abs(found - expected).max()))
-    # Unlike Python's max, NumPy's hands NaN on.
-    difference = float(np.max(differences))
-    largest = float(np.max(sizes)) if sizes else None
-    if not difference <= TOLERANCE * (1 if largest is None else largest):
+            differences.append((found != expected).mean())
+        else:
+            largest = float(np.maximum(largest, np.abs(expected).max()))
+            differences.append(np.abs(found - expected).max())
+    difference = float(np.max(differences))  # NaN if one is, unlike Python's max
+    if not difference <= TOLERANCE * (1 if graph.labels else largest):
         raise ExportError(
             f'the file differs from PyTorch by {difference:.2g}, at shapes '
             f'{shapes}; it was not kept')
     return dict(difference=difference, largest=largest, shapes=shapes, by=by)
 
 
-def _reference(graph: Graph, image: Tensor) -> Tensor:
-    """The network's own inference, not the graph's arrangement of it."""
-    image = graph._normalise(image)
+def _inference(graph: Graph, image: Tensor) -> Tensor:
+    """Return what ``graph`` has to, by the segmentor's own methods."""
+    image = graph.normalise(image)
     meta = dict(ori_shape=image.shape[2:], img_shape=image.shape[2:])
     logits = graph.model.inference(image, [meta] * image.size(0))
     if not graph.labels:
@@ -243,8 +243,8 @@ def _reference(graph: Graph, image: Tensor) -> Tensor:
     return torch.stack([r.pred_sem_seg.data[0] for r in results]).long()
 
 
-def _runner(path: Path) -> tuple:
-    """A function from image to output, and the name of what computes it."""
+def _runner(path: Path) -> Tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """Return a function from image to output, and the name of what runs it."""
     if importlib.util.find_spec('onnxruntime'):
         import onnxruntime
         session = onnxruntime.InferenceSession(
@@ -258,7 +258,7 @@ def _runner(path: Path) -> tuple:
 
 
 def left_out(model: nn.Module) -> List[str]:
-    """What the test pipeline does to an image, and the file does not."""
+    """Return the steps of the test pipeline that the ONNX file does not have."""
     dataset = next(datasets_of(model.cfg.test_dataloader.dataset))
     steps = [step['type'] for step in dataset['pipeline']
              if not step['type'].startswith(('Load', 'Pack'))]

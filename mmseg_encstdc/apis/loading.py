@@ -1,7 +1,7 @@
-"""A network with its weights, from one file."""
+"""Load a network and its weights from one file."""
 import copy
 import os
-from typing import Optional, Union
+from typing import Any, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -25,48 +25,54 @@ def load(checkpoint: Union[str, os.PathLike, None] = None,
          config: Union[str, os.PathLike, Config, None] = None,
          device: Optional[str] = None,
          weights: bool = True) -> nn.Module:
-    """A segmentation network, ready to predict.
+    """Build a segmentation network and load its weights, ready to predict.
 
-    A checkpoint of training holds its config, so its path is enough. Neither
-    runs code from the checkpoint: weights are tensors, the config plain values
-    whose types are registered. A module of your own that was in
-    ``custom_imports`` has to be imported before. Checkpoints of tools/convert
-    and of MMSegmentation's older versions need ``config``.
+    A checkpoint that training wrote holds its config, so its path is enough.
+    Checkpoints of tools/convert and of MMSegmentation 0.x need ``config``.
+
+    No code of the checkpoint is executed: weights are read as tensors, and its
+    config may hold only plain values and registered types. Import the modules
+    of its ``custom_imports`` before.
 
     Args:
-        checkpoint (path, optional): of MMEngine.
-        config (path or Config, optional): instead of the checkpoint's own.
-        device (str, optional): such as 'cpu' or 'cuda:1'. Default: the first
-            GPU where there is one.
-        weights (bool): False takes a config without a checkpoint and leaves the
-            random weights of PyTorch. Default: True.
+        checkpoint: file in MMEngine's format.
+        config: file or Config to use instead of the checkpoint's own.
+        device: such as 'cpu' or 'cuda:1'; default: the first GPU if there is
+            one, else the CPU.
+        weights: False takes ``config`` alone and keeps the random
+            initialisation.
 
     Returns:
-        nn.Module: MMSegmentation's segmentor in evaluation mode, with ``cfg``
-        and ``dataset_meta`` (classes and palette).
+        MMSegmentation's segmentor in evaluation mode, with the attributes
+        ``cfg`` and ``dataset_meta`` (classes and palette).
 
     Raises:
-        InputError: naming the file or device at fault, in one line, for a
-            file that is missing, truncated or no checkpoint, a checkpoint of
-            another network, a config that does not build a segmentor, or no
-            weights where they are wanted.
+        InputError: naming the file or device at fault, when a file is missing,
+            truncated or not a checkpoint, belongs to another network, or builds
+            no segmentor, and when there are no weights although ``weights``.
     """
     checkpoint = None if checkpoint is None else os.fspath(checkpoint)
     _check_arguments(checkpoint, config, weights)
-    content = read_checkpoint(checkpoint) if checkpoint else None
+    content = read_checkpoint(checkpoint) if checkpoint else {}
     cfg, origin = _config(config, content, checkpoint)
     device = _device(device)
     model = _build(cfg, origin)
-    if content is not None:
-        check_fits(model, checkpoint, content['state_dict'])
-        _fill(model, content['state_dict'])
+    if content:
+        state = content['state_dict']
+        check_fits(model, checkpoint, state)
+        # After this check only auxiliary heads and counters of batches may differ.
+        wanted = model.state_dict()
+        model.load_state_dict(
+            {key: value for key, value in state.items()
+             if key in wanted and wanted[key].shape == value.shape}, strict=False)
     model.cfg = cfg
-    model.dataset_meta = _dataset_meta(cfg, content, origin)
+    model.dataset_meta = _dataset_meta(cfg, content.get('meta', {}), origin)
     return model.to(device).eval()
 
 
-def _check_arguments(checkpoint: Optional[str], config, weights: bool) -> None:
-    """Say what is missing: weights, or a config to do without them."""
+def _check_arguments(checkpoint: Optional[str], config: Any,
+                     weights: bool) -> None:
+    """Raise InputError unless there is a checkpoint, or ``weights`` is False."""
     if not weights:
         if config is None or checkpoint:
             raise InputError('weights=False is for a config alone: '
@@ -83,8 +89,9 @@ def _check_arguments(checkpoint: Optional[str], config, weights: bool) -> None:
         f"load(config='{name}', weights=False) for random weights")
 
 
-def _config(config, content: Optional[dict], checkpoint: Optional[str]) -> tuple:
-    """A config of one's own, and where it is from, for messages."""
+def _config(config: Any, content: dict,
+            checkpoint: Optional[str]) -> Tuple[Config, str]:
+    """Return the config as a copy, and its origin for messages."""
     if config is None:
         cfg, origin = embedded_config(content, checkpoint), f'in {checkpoint}'
     elif isinstance(config, Config):
@@ -102,7 +109,7 @@ def _config(config, content: Optional[dict], checkpoint: Optional[str]) -> tuple
 
 
 def _device(device: Optional[str]) -> str:
-    """The device, which works."""
+    """Choose a device, and raise InputError unless it works."""
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
     with as_input_error(f'device {device}', (RuntimeError, AssertionError)):
@@ -111,7 +118,7 @@ def _device(device: Optional[str]) -> str:
 
 
 def _build(cfg: Config, origin: str) -> nn.Module:
-    """The network, without downloading anything."""
+    """Build the network without downloading pretrained weights."""
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = copy.deepcopy(cfg.model)
     model['train_cfg'] = None
@@ -121,17 +128,8 @@ def _build(cfg: Config, origin: str) -> nn.Module:
         return MODELS.build(model)
 
 
-def _fill(model: nn.Module, state: dict) -> None:
-    """Load what fits; only auxiliary heads may differ at this point."""
-    wanted = model.state_dict()
-    model.load_state_dict(
-        {key: value for key, value in state.items()
-         if key in wanted and wanted[key].shape == value.shape}, strict=False)
-
-
-def _dataset_meta(cfg: Config, content: Optional[dict], origin: str) -> dict:
-    """Classes and palette of the checkpoint, or of the config's test set."""
-    meta = (content or {}).get('meta', {})
+def _dataset_meta(cfg: Config, meta: dict, origin: str) -> dict:
+    """Return classes and palette of a checkpoint's meta, or of the test set."""
     found = meta.get('dataset_meta') or {}
     if not isinstance(found, dict) or not isinstance(
             found.get('classes', ()), (list, tuple)):
@@ -144,7 +142,7 @@ def _dataset_meta(cfg: Config, content: Optional[dict], origin: str) -> dict:
         with as_input_error(f'config {origin}', CONFIG_ERRORS):
             found = metainfo_of(next(datasets_of(cfg.test_dataloader.dataset)))
     if found.get('classes') and not found.get('palette'):
-        colours = np.random.RandomState(42).randint(  # as MMSegmentation's sets
-            0, 255, (len(found['classes']), 3))
-        found['palette'] = colours.tolist()
+        # The seed gives the colours that MMSegmentation gives such a data set.
+        found['palette'] = np.random.RandomState(42).randint(
+            0, 255, (len(found['classes']), 3)).tolist()
     return found

@@ -1,5 +1,6 @@
-"""Label maps of images: arrays, files, lists of them, folders."""
+"""Predict label maps of images: arrays, files, lists of them, folders."""
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, List, Optional, Tuple, Union
 
@@ -23,68 +24,65 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABEL_LOADERS = ('LoadAnnotations', 'LoadSegAnnotations')
 IMAGE_LOADERS = ('LoadImageFromFile', 'LoadSegImage')
 ACCEPTED = 'accepted is an array (H, W, 3) of uint8, or the path of an image'
+PATHS = (str, os.PathLike)
 
 PathLike = Union[str, os.PathLike]
 
 
 def predict(model: nn.Module, images: Any, rgb: bool = False,
             with_scores: bool = False) -> Any:
-    """Label maps of one or more images, each at the size of its image.
+    """Predict the labels of one or more images, at the size of each image.
 
-    Images go through the test pipeline of the model's config, one at a time,
-    and through its ``test_cfg`` (whole, slide or chip), as in tools/test.py.
+    Images go one at a time through the test pipeline of the model's config and
+    its ``test_cfg`` (whole, slide or chip), as in tools/test.py.
 
     Args:
-        model (nn.Module): what ``load`` returns, or ``init_model`` of
-            MMSegmentation.
-        images: an array (H, W, 3) of uint8; the path of an image or of a
-            folder, in whose subfolders images are found too; or a list of
-            arrays and paths of images.
-        rgb (bool): arrays hold red, green, blue; else blue, green, red, as
-            OpenCV and MMSegmentation have it. Default: False.
-        with_scores (bool): give pairs (labels, scores) in place of labels.
-            Scores are what the label is the largest of, (C, H, W) float32:
-            logits, or sums of scores where ``test_cfg.mode`` is chip.
-            Default: False.
+        model: what ``load`` returns, or MMSegmentation's ``init_model``.
+        images: an array (H, W, 3) of uint8; the path of an image; the path of a
+            folder, which is searched with its subfolders; or a list of arrays
+            and paths of images.
+        rgb: whether the channels of arrays are red, green, blue; else blue,
+            green, red, the order of OpenCV and MMSegmentation.
+        with_scores: return pairs (labels, scores) in place of labels. Scores,
+            (C, H, W) float32, are logits, or sums of scores where
+            ``test_cfg.mode`` is chip.
 
     Returns:
-        For an array or image, its labels: class ids, (H, W), uint8, or int64
-        for more than 256 classes. For a list, a list of them. For a folder, an
+        For an array or an image, its class ids, (H, W), uint8, or int64 for
+        more than 256 classes. For a list, a list of them. For a folder, an
         iterator of (Path of the image, labels) in the order of names, which
-        reads an image when it is asked for the next.
+        reads one image at a time.
 
     Raises:
-        InputError: naming the image at fault, in one line: it does not exist,
-            cannot be read, a folder holds none, or an array has another shape
-            or type.
+        InputError: naming the image, when it does not exist, cannot be read or
+            is an array of another shape or type, or the folder, when it holds
+            no image.
     """
-    steps = _Steps(model)
-
-    def one(image, name='image'):
-        return _predict_one(model, steps, image, name, rgb, with_scores)
-
+    predict_one = partial(_predict_one, model, _TestPipeline(model), rgb=rgb,
+                          with_scores=with_scores)
     if isinstance(images, (list, tuple)):
-        names = [f'images[{i}]' for i in range(len(images))]
-        for image, name in zip(images, names):
+        named = [(image, f'images[{i}]') for i, image in enumerate(images)]
+        for image, name in named:
             _check_image(image, name)
-        return [one(image, name) for image, name in zip(images, names)]
-    if _is_path(images) and not os.fspath(images):
-        raise InputError('the path of the images is empty; give an image or a '
-                         'folder')
-    if _is_path(images) and Path(images).is_dir():
-        return ((path, one(path)) for path in find_images(images))
-    return one(images)
+        return [predict_one(image, name) for image, name in named]
+    if isinstance(images, PATHS):
+        if not os.fspath(images):
+            raise InputError('the path of the images is empty; give an image or a '
+                             'folder')
+        if Path(images).is_dir():
+            return ((path, predict_one(path)) for path in find_images(images))
+    return predict_one(images)
 
 
 def find_images(folder: PathLike, but: Optional[PathLike] = None) -> List[Path]:
-    """Images in a folder and below, in the order of their names.
+    """Return the images in a folder and its subfolders, sorted by path.
 
     Args:
-        folder (path): where to look.
-        but (path, optional): leave out what is below this folder.
+        folder: to search.
+        but: folder whose content is left out.
 
     Raises:
-        InputError: when the folder does not exist or holds none.
+        InputError: when the folder does not exist or holds no image.
     """
     folder = Path(folder)
     outside = None if but is None else Path(but).resolve()
@@ -100,7 +98,7 @@ def find_images(folder: PathLike, but: Optional[PathLike] = None) -> List[Path]:
 
 
 def read_image(path: PathLike) -> np.ndarray:
-    """An image file as (H, W, 3) uint8, BGR.
+    """Read an image file as (H, W, 3) uint8, BGR.
 
     Raises:
         InputError: when the file cannot be read.
@@ -114,8 +112,16 @@ def read_image(path: PathLike) -> np.ndarray:
     return image
 
 
-class _Steps:
-    """The test pipeline of a config, for images without labels."""
+class _TestPipeline:
+    """Run the test pipeline of a model's config without its labels.
+
+    Args:
+        model: with its config as ``cfg``.
+
+    Raises:
+        InputError: when there is no config, or its pipeline does not begin with
+            one of ``IMAGE_LOADERS``.
+    """
 
     def __init__(self, model: nn.Module):
         cfg = getattr(model, 'cfg', None)
@@ -136,8 +142,8 @@ class _Steps:
             to_float32=first.get('to_float32', False)))
         self.rest = Compose(rest)
 
-    def __call__(self, image: Union[np.ndarray, Path]) -> dict:
-        """The batch of one image that ``test_step`` takes."""
+    def __call__(self, image: Union[np.ndarray, PathLike]) -> dict:
+        """Return a batch of one image, for ``test_step``."""
         if isinstance(image, np.ndarray):
             sample = self.from_array(dict(img=image))
         else:
@@ -152,26 +158,31 @@ class _Steps:
                     data_samples=[sample['data_samples']])
 
 
-def _predict_one(model: nn.Module, steps: _Steps, image: Any, name: str,
-                 rgb: bool, with_scores: bool
+def _predict_one(model: nn.Module, pipeline: _TestPipeline, image: Any,
+                 name: str = 'image', *, rgb: bool, with_scores: bool
                  ) -> Union[np.ndarray, Tuple[np.ndarray, np.ndarray]]:
-    """Labels (H, W), and scores (C, H, W) if asked, of one image."""
+    """Return labels (H, W) of an image, and scores (C, H, W) if asked.
+
+    Args:
+        model: see :func:`predict`, as are ``rgb`` and ``with_scores``.
+        pipeline: of the model.
+        image: array or path.
+        name: of the image, for messages.
+    """
     _check_image(image, name)
     if isinstance(image, np.ndarray) and rgb:
         image = np.ascontiguousarray(image[..., ::-1])
     with torch.no_grad(), quiet():
-        result = model.test_step(steps(image))[0]
+        result = model.test_step(pipeline(image))[0]
     scores = result.seg_logits.data  # (C, H, W)
-    kind = np.uint8 if scores.size(0) <= 256 else np.int64
-    labels = result.pred_sem_seg.data[0].cpu().numpy().astype(kind)
-    if with_scores:
-        return labels, scores.float().cpu().numpy()
-    return labels
+    dtype = np.uint8 if scores.size(0) <= 256 else np.int64
+    labels = result.pred_sem_seg.data[0].cpu().numpy().astype(dtype)
+    return (labels, scores.float().cpu().numpy()) if with_scores else labels
 
 
 def _check_image(image: Any, name: str) -> None:
-    """Raise InputError unless this is an array or file to predict."""
-    if _is_path(image):
+    """Raise InputError unless this is the path of a file or an image array."""
+    if isinstance(image, PATHS):
         if Path(image).is_dir():
             raise InputError(f'{name} {image} is a folder; give folders alone, '
                              'not in a list')
@@ -184,7 +195,3 @@ def _check_image(image: Any, name: str) -> None:
         raise InputError(f'{name} has shape {image.shape}; {ACCEPTED}')
     if image.dtype != np.uint8:
         raise InputError(f'{name} is of {image.dtype}; {ACCEPTED}')
-
-
-def _is_path(image: Any) -> bool:
-    return isinstance(image, (str, os.PathLike))

@@ -1,10 +1,7 @@
-"""What this plugin knows about the versions and gaps of the stack below it.
+"""Work around versions of mmengine, mmcv and mmseg; no other folder does.
 
-Nothing outside this folder may ask for a version or work around a library.
-``prepare()`` runs at the first import of the plugin, before anything else of
-it touches ``mmseg.models``; every step of it is harmless when repeated.
-
-``data`` is imported where it is used, because it needs what the stack brings.
+``prepare()`` runs when the plugin is imported, before ``mmseg.models`` is, and may
+be repeated. ``data`` is imported where it is used, because it needs OpenCV.
 """
 import importlib
 import warnings
@@ -43,7 +40,7 @@ def prepare() -> None:
     check_stack()
     supply_mmcv_ops()
     with warnings.catch_warnings(), without_notices():
-        # mmseg warns of each optional operator that mmcv-lite cannot give.
+        # mmseg warns of each optional operator that mmcv-lite does not have.
         warnings.filterwarnings('ignore', 'Fail to import')
         importlib.import_module('mmseg.models')
         importlib.import_module('mmseg.datasets')

@@ -1,6 +1,7 @@
-"""Let MMEngine load its own checkpoints, and execute none of their content."""
+"""Let MMEngine load its own checkpoints without executing pickled code."""
 import importlib
 import pickle
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -11,12 +12,11 @@ __all__ = [
 ]
 
 
-def restricted_getattr(obj, name, *default):
-    """Do the only attribute look-ups that loading a checkpoint may do.
+def restricted_getattr(obj: Any, name: str, *default: Any) -> Callable:
+    """Return one of four methods of HistoryBuffer, in place of ``getattr``.
 
-    MMEngine pickles four methods of HistoryBuffer by name, which a pickle
-    expresses through ``getattr``. The real one would let a crafted file walk
-    from an allowed object to anything, so this one knows just those four.
+    MMEngine pickles these methods by name, as calls of ``getattr``. The real
+    ``getattr`` would let a crafted file reach any object from an allowed one.
 
     Raises:
         pickle.UnpicklingError: for any other object or name.
@@ -31,7 +31,7 @@ def restricted_getattr(obj, name, *default):
 
 
 def _checkpoint_globals() -> list:
-    """Return the smallest list with which MMEngine's checkpoints load."""
+    """Return the globals that checkpoints of MMEngine refer to."""
     from mmengine.logging import HistoryBuffer
     multiarray = np.asarray(0).__reduce__()[0].__module__
     core = importlib.import_module(multiarray)
@@ -39,7 +39,7 @@ def _checkpoint_globals() -> list:
         HistoryBuffer, np.ndarray, np.dtype,
         (restricted_getattr, 'builtins.getattr')
     ]
-    # NumPy 2 renamed the module; files written under the other one load too.
+    # NumPy 2 renamed the module; accept files written by either version.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed.append((core._reconstruct, f'{module}._reconstruct'))
         allowed.append((core.scalar, f'{module}.scalar'))
@@ -50,8 +50,8 @@ def _checkpoint_globals() -> list:
 def allow_own_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
 
-    From torch 2.6 that is the default, and MMEngine 0.10 passes nothing, so
-    it could neither resume nor load what it saved itself.
+    ``weights_only`` is the default from torch 2.6 on. MMEngine 0.10 does not set it,
+    so it could not load the checkpoints that it saved.
     """
     if Version(torch.__version__) < Version('2.6'):
         return
@@ -59,12 +59,11 @@ def allow_own_checkpoints() -> None:
 
 
 def keep_checkpoints_safe() -> None:
-    """Let the fork's loader do as ``torch.load`` does, and no more.
+    """Replace the fork's loader of checkpoints by ``torch.load``.
 
-    onedl-mmengine allows the real getattr while it loads, takes what is allowed
-    here off the list afterwards, and reads a file that was refused a second
-    time with ``weights_only=False``, which executes whatever the file says.
-    The other MMEngine has no such function.
+    onedl-mmengine allows the real ``getattr`` while it loads, then removes our
+    allowed globals, and loads a refused file again with ``weights_only=False``,
+    which executes it. The other MMEngine has no such function.
     """
     loader = importlib.import_module('mmengine.runner.checkpoint')
     if hasattr(loader, '_safe_torch_load'):

@@ -1,4 +1,4 @@
-"""Let MMEngine find this package's configs: ``mmseg_encstdc::NAME.py``."""
+"""Let a config inherit this package's configs by name."""
 from ..config_files import config_file
 
 __all__ = ['find_own_configs']
@@ -9,10 +9,9 @@ PACKAGE = __package__.split('.')[0]
 def find_own_configs() -> None:
     """Let ``_base_`` name a config of this package: ``mmseg_encstdc::NAME.py``.
 
-    MMEngine looks up the packages of a table of its own, takes names in a
-    folder only, and finds none in a checkout that is merely on the path. What
-    such a config defines is looked up in MMSegmentation's registries, whatever
-    the inheriting one has as its default scope.
+    MMEngine accepts only packages of its own table, names with a folder, and
+    installed packages. The types of such a config belong to the scope ``mmseg``,
+    whatever the default scope of the inheriting config.
     """
     from mmengine.config import Config
     stock = Config._get_cfg_path

@@ -3,13 +3,14 @@ from typing import Optional, Tuple
 
 import cv2
 import numpy as np
+from mmengine.dataset import BaseDataset
 from PIL import Image
 
 __all__ = [
     'DECODE_ERRORS', 'LOAD_ERRORS', 'build_without_pipeline', 'restore_sides'
 ]
 
-# What decoders raise for a file that is none, or is cut short.
+# Exceptions of decoders for a file that is no image, or is truncated.
 DECODE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError, cv2.error)
 # mmcv's loader asserts that there is an image.
 LOAD_ERRORS = (*DECODE_ERRORS, AssertionError)
@@ -17,19 +18,19 @@ LOAD_ERRORS = (*DECODE_ERRORS, AssertionError)
 
 def restore_sides(label: np.ndarray,
                   size: Optional[Tuple[int, int]]) -> np.ndarray:
-    """Give a label back the sides of one pixel, which MMSegmentation squeezes.
+    """Restore the dimensions of size 1 that MMSegmentation squeezes.
 
     Args:
-        label: class ids, (H, W), or fewer sides.
+        label: class ids, (H, W), or without its dimensions of size 1.
         size: (H, W) of the file; None where it is not known.
     """
     return label.reshape(size) if size and label.ndim < 2 else label
 
 
-def build_without_pipeline(config: dict):
-    """Build the data set of a config, to look at its samples alone.
+def build_without_pipeline(config: dict) -> BaseDataset:
+    """Build a data set that lists its samples and loads none.
 
-    It is not serialized, because MMEngine cannot serialize an empty set.
+    It is not serialized, because MMEngine cannot serialize an empty data set.
     """
     from mmseg.registry import DATASETS
     return DATASETS.build({**config, 'pipeline': [], 'serialize_data': False})

@@ -10,10 +10,10 @@ __all__ = ['info', 'say_once']
 
 @functools.cache
 def say_once(message: str) -> None:
-    """Print one INFO line in the first process; others and workers say nothing.
+    """Print one INFO line in the main process of rank 0, once for each message.
 
-    Not by MMEngine's logger: one that is made before a process knows its rank
-    lets every rank speak, from then on.
+    MMEngine's logger is not used: if it is made before the rank is known, every
+    rank prints from then on.
     """
     first = os.environ.get('RANK', '0') == '0'
     if not first or multiprocessing.current_process().name != 'MainProcess':

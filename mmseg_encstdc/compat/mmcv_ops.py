@@ -1,9 +1,9 @@
-"""Stand in for mmcv.ops where mmcv has no compiled operators."""
+"""Replace mmcv.ops where mmcv has no compiled operators."""
 import importlib
 import importlib.util
 import sys
 import types
-from typing import Optional
+from typing import NoReturn, Optional
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,8 @@ def sigmoid_focal_loss(input: Tensor,
         f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
-def _missing_operator(name: str):
+def _missing_operator(name: str) -> NoReturn:
+    """Raise the error of an operator that is not replaced."""
     if name.startswith('__') and name.endswith('__'):
         raise AttributeError(name)
     low, high, _ = requirement('mmcv')
@@ -88,12 +89,11 @@ def _missing_operator(name: str):
 
 
 def supply_mmcv_ops() -> None:
-    """Put a stand-in for ``mmcv.ops`` in place where mmcv was not compiled.
+    """Install a module ``mmcv.ops`` unless mmcv has compiled operators.
 
-    MMSegmentation imports ``point_sample`` and ``sigmoid_focal_loss`` with
-    its models, so without them not even a network that uses neither can be
-    built. Any other operator raises ModuleNotFoundError, the one exception
-    that MMSegmentation's heads catch. A compiled mmcv is left alone.
+    MMSegmentation's models import ``point_sample`` and ``sigmoid_focal_loss``,
+    whether they use them or not. Any other operator raises ModuleNotFoundError,
+    the only exception that MMSegmentation's heads catch.
     """
     if 'mmcv.ops' in sys.modules:
         return

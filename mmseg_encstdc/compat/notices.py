@@ -1,4 +1,4 @@
-"""Leave out what the libraries print or warn of and a user need not know."""
+"""Suppress output and warnings of the libraries that do not concern the user."""
 import contextlib
 import io
 import warnings
@@ -6,17 +6,17 @@ from typing import Iterator
 
 __all__ = ['quiet', 'without_notices']
 
-# What the fork prints at level DEBUG when it is imported, for want of a logger.
+# The fork prints this when it is imported, meant for a log at level DEBUG.
 NOTICES = ('Could not import OneDL', )
-# Warnings that ask nothing of the user: of sizes that align_corners=True, which
-# is meant, does not align; of mmseg's own calls; of pictures nobody asked for.
-NOISE = ('When align_corners=True', '``build_loss`` would be deprecated',
+# Warnings of sizes that align_corners=True, which is intended, does not align; of
+# mmseg's own calls; of a visualization hook that does not draw.
+WARNINGS = ('When align_corners=True', '``build_loss`` would be deprecated',
          'The draw is False')
 
 
 @contextlib.contextmanager
 def without_notices() -> Iterator[None]:
-    """Leave :data:`NOTICES` out of what is printed."""
+    """Remove the lines of :data:`NOTICES` from the output."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -29,8 +29,8 @@ def without_notices() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out the warnings of :data:`NOISE`."""
+    """Suppress the warnings of :data:`WARNINGS`."""
     with warnings.catch_warnings():
-        for message in NOISE:
+        for message in WARNINGS:
             warnings.filterwarnings('ignore', message)
         yield

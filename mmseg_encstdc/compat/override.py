@@ -1,16 +1,16 @@
-"""Read whether MMSegmentation's own names are replaced."""
+"""Read whether this package replaces classes of MMSegmentation."""
 import os
 
 from .versions import StackError
 
 __all__ = ['OVERRIDE', 'replaces_stock']
 
-# 0: MMSegmentation's own names stay its own.
+# Environment variable; 0 keeps MMSegmentation's classes.
 OVERRIDE = 'MMSEG_ENCSTDC_OVERRIDE'
 
 
 def replaces_stock() -> bool:
-    """Return whether MMSegmentation's own names should be ours, by ``OVERRIDE``.
+    """Return whether our classes replace MMSegmentation's of the same name.
 
     Raises:
         StackError: unless the variable is unset, empty, 0 or 1.

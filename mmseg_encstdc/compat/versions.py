@@ -18,7 +18,7 @@ STOCK = {
              'mmcv-lite==2.1.0, or mmcv==2.1.0 for the compiled operators'),
     'mmseg': ('1.0.0', '2.0.0', 'mmsegmentation==1.2.2 ftfy regex'),
 }
-# The maintained fork keeps the import names and has versions of its own.
+# The maintained fork has the same import names and other version numbers.
 FORK = {
     'mmengine': ('0.10.8', '1.0.0', 'onedl-mmengine==0.10.12'),
     'mmcv': ('2.3.0', '3.0.0', 'onedl-mmcv==2.3.6'),
@@ -32,15 +32,15 @@ DISTRIBUTIONS_OF_FORK = {
 
 
 class StackError(ImportError):
-    """A library this plugin needs is missing, or its version does not fit."""
+    """Report a required library that is missing or has another version."""
 
 
 def check_stack() -> None:
-    """Import mmengine, mmcv and mmseg and compare their versions.
+    """Import mmengine, mmcv and mmseg and check their versions.
 
     Raises:
-        StackError: in one line: what is missing or out of range, which
-            versions are accepted, and what to install.
+        StackError: when one is missing or out of range, naming in one line the
+            accepted versions and what to install.
     """
     for module in STOCK:
         low, high, install = requirement(module)
@@ -60,8 +60,8 @@ def check_stack() -> None:
 def requirement(module: str) -> Tuple[str, str, str]:
     """Return the lowest version accepted, the first refused, and what to install.
 
-    They are the fork's where the fork gives the module, or would complete what
-    is there of it.
+    They are those of the fork, onedl, if the module is installed from it, or if the
+    module is missing and another part of the fork is installed.
 
     Args:
         module: mmengine, mmcv or mmseg.

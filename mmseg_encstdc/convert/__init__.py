@@ -1,4 +1,4 @@
-"""From the authors' checkpoints, and MMSegmentation's, to this package's."""
+"""Convert the authors' checkpoints and MMSegmentation's to this package's."""
 from . import mmsegmentation, pytorch_encoding, stdc_seg
 from .conversion import Conversion
 from .files import convert_file, save

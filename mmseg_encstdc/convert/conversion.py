@@ -1,4 +1,4 @@
-"""What every conversion does: unwrap, rename, compare with a model."""
+"""Steps of every conversion: read, rename, compare with a model."""
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 import torch
@@ -13,12 +13,12 @@ State = Dict[str, Tensor]
 
 
 class Conversion(NamedTuple):
-    """Hold the outcome of a conversion.
+    """Hold a converted state dict.
 
     Args:
         state: key -> tensor, for the whole model or a backbone.
-        left_out: keys of the source that the target has no use for.
-        part: what ``state`` fits, for the report.
+        left_out: keys of the source that the target does not have.
+        part: name of the module that ``state`` is for, for the report.
     """
     state: State
     left_out: List[str]
@@ -26,7 +26,7 @@ class Conversion(NamedTuple):
 
 
 def read_authors(path: str) -> State:
-    """Read the authors' state dict, without the ``module.`` of its keys.
+    """Read the authors' state dict, and strip ``module.`` from its keys.
 
     Raises:
         InputError: when the file cannot be read, is a checkpoint of MMEngine,
@@ -46,10 +46,15 @@ def read_authors(path: str) -> State:
 
 def rename(state: State, name_of: Callable[[str], Optional[str]],
            path: str) -> Conversion:
-    """Give every entry the name that ``name_of`` says, or leave it out.
+    """Rename the entries of a state dict, and leave some out.
+
+    Args:
+        state: to rename.
+        name_of: returns the new key; None to leave the entry out.
+        path: file of the checkpoint, for messages.
 
     Raises:
-        InputError: listing the keys that ``name_of`` raises a KeyError for.
+        InputError: listing the keys for which ``name_of`` raises KeyError.
     """
     renamed, left_out, unknown = {}, [], []
     for key, value in state.items():
@@ -70,13 +75,17 @@ def rename(state: State, name_of: Callable[[str], Optional[str]],
 
 def fit(found: Conversion, model: nn.Module, part: str,
         path: str) -> Conversion:
-    """Check that a state dict is exactly what a module takes.
+    """Check that a converted state dict has exactly the keys of a module.
 
-    Counters of batches, which older versions of PyTorch did not keep, start at
-    zero.
+    ``num_batches_tracked``, which old versions of PyTorch did not have, becomes 0
+    where it is missing.
+
+    Returns:
+        the conversion in the order and types of the module's state dict.
 
     Raises:
-        InputError: listing what is missing, left over or of another shape.
+        InputError: listing the keys that are missing, left over or of another
+            shape.
     """
     state = dict(found.state)
     wanted = model.state_dict()

@@ -1,4 +1,4 @@
-"""Convert a file to a file."""
+"""Convert a checkpoint file, and write the result."""
 import os
 from collections import Counter
 from types import ModuleType
@@ -17,16 +17,16 @@ __all__ = ['convert_file', 'save']
 
 def convert_file(converter: ModuleType, source: str, target: str,
                  config: str) -> str:
-    """Convert ``source`` to ``target``; returns what to tell the user.
+    """Convert ``source`` to ``target``, and return a message for the user.
 
     Args:
         converter: a module with ``SOURCE`` and ``convert(path, cfg)``.
         source: checkpoint to convert.
         target: file to write.
-        config: file of the experiment that is to take it.
+        config: file of the experiment that will load it.
 
     Raises:
-        InputError: naming the file or key at fault.
+        InputError: naming the file or key at fault and what is accepted.
     """
     if os.path.abspath(source) == os.path.abspath(target):
         raise InputError(f'DST {target} is SRC; give another file')
@@ -41,10 +41,12 @@ def convert_file(converter: ModuleType, source: str, target: str,
 
 
 def save(found: Conversion, path: str, cfg: Config, source: str) -> None:
-    """Write a checkpoint of MMEngine, whole or not at all.
+    """Write a checkpoint of MMEngine; leave no partial file when that fails.
 
-    Its meta names the classes and palette of the config's data set and what it
-    was converted from.
+    Its meta holds the classes and palette of the config's test set, and ``source``.
+
+    Raises:
+        InputError: when the file cannot be written.
     """
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
     meta = {key: value for key, value in metainfo_of(dataset).items()
@@ -68,7 +70,7 @@ def save(found: Conversion, path: str, cfg: Config, source: str) -> None:
 
 
 def report(found: Conversion, target: str) -> str:
-    """Say what was written, and what was left out by the module it belongs to."""
+    """List what was written, and the entries left out, counted by module."""
     lines = [f'{target}: {len(found.state)} entries for {found.part}']
     groups = Counter(module_of(key) for key in found.left_out)
     lines += [f'left out, the config has no use for it: {group} '
@@ -77,7 +79,7 @@ def report(found: Conversion, target: str) -> str:
 
 
 def module_of(key: str) -> str:
-    """Return the outermost module of an entry, inside of a backbone the next."""
+    """Return the outermost module of a key, or the second one in a wrapper."""
     parts = key.split('.')
     for prefix in (['cp', 'backbone'], ['pretrained'], ['auxiliary_head']):
         if parts[:len(prefix)] == prefix:

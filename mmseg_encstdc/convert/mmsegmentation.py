@@ -1,9 +1,7 @@
-"""Checkpoints of MMSegmentation's own EncNet and STDC.
+"""Convert checkpoints of MMSegmentation's STDC to the one-channel detail head.
 
-They load as they are, into MMSegmentation's configs and into those of this
-package whose heads are the same. What needs a conversion is STDC's detail head:
-its two channels, detail and none, have a sigmoid each, so the one of
-``DetailHead`` is the second.
+All others load as they are. MMSegmentation's detail head has two channels, for no
+detail and detail, with a sigmoid each; ``DetailHead`` has the second alone.
 """
 import re
 from typing import Optional
@@ -18,15 +16,15 @@ from .conversion import Conversion, State, fit, rename
 __all__ = ['SOURCE', 'convert']
 
 SOURCE = 'MMSegmentation'
-KERNELS = ('laplacian_kernel', 'fusion_kernel')  # constants of the stock head
+CONSTANTS = ('laplacian_kernel', 'fusion_kernel')  # of MMSegmentation's head
 
 
 def convert(path: str, cfg: Config) -> Optional[Conversion]:
-    """Convert a checkpoint of MMSegmentation; None where it fits as it is.
+    """Convert a checkpoint of MMSegmentation; return None where it fits as it is.
 
     Args:
-        path (str): the file.
-        cfg (Config): the experiment that is to take it.
+        path: file of the checkpoint.
+        cfg: the experiment that will load it.
 
     Raises:
         InputError: when the file cannot be read or does not fit the config.
@@ -46,13 +44,13 @@ def convert(path: str, cfg: Config) -> Optional[Conversion]:
     check_bias(state, wanted, path)
 
     def name_of(key: str) -> Optional[str]:
-        return None if key.split('.')[-1] in KERNELS else key
+        return None if key.split('.')[-1] in CONSTANTS else key
 
     return fit(rename(state, name_of, path), model, 'the model', path)
 
 
 def one_channel(state: State, wanted: State) -> State:
-    """The state with two-channel detail heads cut down, where one is wanted."""
+    """Keep the second channel of detail heads where the model has one."""
     cut = dict(state)
     for key, value in state.items():
         if re.match(r'auxiliary_head\..*conv_seg\.', key) and key in wanted:
@@ -62,11 +60,7 @@ def one_channel(state: State, wanted: State) -> State:
 
 
 def check_bias(state: State, wanted: State, path: str) -> None:
-    """A bias cannot be left out; say which option keeps it.
-
-    Raises:
-        InputError: naming the heads without one.
-    """
+    """Raise InputError naming the heads that would lose a bias."""
     heads = [key[:-len('.conv_seg.bias')] for key in state.keys() - wanted.keys()
              if key.endswith('.conv_seg.bias')]
     if heads:

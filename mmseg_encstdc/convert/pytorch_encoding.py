@@ -1,7 +1,7 @@
-"""Checkpoints of PyTorch-Encoding, the authors' code of EncNet.
+"""Convert checkpoints of PyTorch-Encoding, the EncNet authors' code.
 
 A segmentation checkpoint has ``pretrained.*`` (the backbone), ``head.*`` and
-``auxlayer.*``; one of ImageNet has the backbone's keys alone, and ``fc.*``.
+``auxlayer.*``. An ImageNet checkpoint has the backbone's keys and ``fc.*``.
 """
 import re
 from typing import Optional
@@ -16,7 +16,7 @@ __all__ = ['SOURCE', 'convert']
 
 SOURCE = 'PyTorch-Encoding'
 
-# The authors' place in a head -> ours; a place is followed by .weight etc.
+# Prefix of the authors' keys -> prefix of ours; .weight etc. follows.
 HEAD = {
     'head.conv5.0': 'bottleneck.conv',
     'head.conv5.1': 'bottleneck.bn',
@@ -39,18 +39,18 @@ AUXILIARY = {
     'auxlayer.conv5.1': 'convs.0.bn',
     'auxlayer.conv5.4': 'conv_seg',
 }
-PLACES = {
+PREFIXES = {
     **{theirs: f'decode_head.{ours}' for theirs, ours in HEAD.items()},
     **{theirs: f'auxiliary_head.{ours}' for theirs, ours in AUXILIARY.items()},
 }
 
 
 def convert(path: str, cfg: Config) -> Conversion:
-    """Convert a segmentation checkpoint, or one of ImageNet to a backbone.
+    """Convert a segmentation checkpoint to a model, an ImageNet one to a backbone.
 
     Args:
-        path (str): the authors' file.
-        cfg (Config): an experiment whose model, or backbone, is the same.
+        path: the authors' file.
+        cfg: an experiment with the same model, or the same backbone.
 
     Raises:
         InputError: when the file cannot be read or does not fit the config.
@@ -71,8 +71,8 @@ def convert(path: str, cfg: Config) -> Conversion:
             return name and f'backbone.{name}'
         if key.startswith('auxlayer.') and not has_auxiliary:
             return None
-        place, leaf = key.rsplit('.', 1)
-        return f'{PLACES[place]}.{leaf}'
+        prefix, leaf = key.rsplit('.', 1)
+        return f'{PREFIXES[prefix]}.{leaf}'
 
     found = rename(state, name_of, path)
     if trained:
@@ -81,12 +81,13 @@ def convert(path: str, cfg: Config) -> Conversion:
 
 
 def backbone_name(key: str) -> Optional[str]:
-    """A ResNet's key in MMSegmentation; None for the ImageNet classifier.
+    """Return MMSegmentation's key of a ResNet's entry; None for the classifier.
 
-    The deep stem is conv1 of two convolutions and a third, then bn1.
+    The authors' ``conv1`` and ``bn1`` are ``stem`` here, which holds three
+    convolutions, each with its norm.
 
     Raises:
-        KeyError: when it is no ResNet's.
+        KeyError: for any other key.
     """
     if key.startswith('fc.'):
         return None

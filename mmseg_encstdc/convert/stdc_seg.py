@@ -1,11 +1,11 @@
-"""Checkpoints of STDC-Seg's own code.
+"""Convert checkpoints of the authors' STDC-Seg.
 
 A segmentation checkpoint has ``cp.*`` (backbone and context path), ``ffm.*``
-and ``conv_out*`` (heads). The backbone is there twice, as ``features`` and as
-``x2`` ... ``x32``, the same tensors, with its ImageNet head. All norms but the
-backbone's are in-place activated, whose gain is |weight| + eps.
+and ``conv_out*`` (heads). It holds the backbone's tensors twice, as ``features``
+and as ``x2`` ... ``x32``, and the ImageNet classifier. All norms but the
+backbone's are in-place activated batch norms, which scale by |weight| + eps.
 
-A checkpoint of ImageNet has the backbone's keys alone.
+An ImageNet checkpoint has the backbone's keys alone.
 """
 import re
 from typing import Dict, Iterator, Optional, Tuple
@@ -13,7 +13,7 @@ from typing import Dict, Iterator, Optional, Tuple
 import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..engine.checkpoints import listed
 from ..errors import InputError
@@ -25,8 +25,8 @@ SOURCE = 'STDC-Seg'
 EPS = 1e-5  # of the in-place activated batch norm
 BACKBONE = 'cp.backbone.'
 
-# The authors' place -> ours; a place is followed by .weight etc. ARM and context
-# convolutions run from stride 32 to 16.
+# Prefix of the authors' keys -> prefix of ours; .weight etc. follows. ``arms`` and
+# ``convs`` begin with stride 32.
 CONTEXT = {
     'cp.arm32.conv': 'backbone.arms.0.conv_layer',
     'cp.arm16.conv': 'backbone.arms.1.conv_layer',
@@ -35,7 +35,7 @@ CONTEXT = {
     'cp.conv_avg': 'backbone.conv_avg',
     'ffm.convblk': 'backbone.ffm.conv0',
 }
-PLACES = {
+PREFIXES = {
     **{f'{theirs}.{layer}': f'{ours}.{layer}'
        for theirs, ours in CONTEXT.items() for layer in ('conv', 'bn')},
     'cp.arm32.conv_atten': 'backbone.arms.0.atten_conv_layer.1.conv',
@@ -50,9 +50,9 @@ HEAD = {
     'conv.bn': 'convs.0.bn',
     'conv_out': 'conv_seg',
 }
-# Of the backbone's outputs, as STDCContextPathNet returns them.
+# What STDCContextPathNet returns, in this order.
 OUTPUTS = ('stride 8', 'context 16', 'context 8', 'fused')
-# Their heads by what they sit on. conv_out_sp16 is computed and thrown away.
+# Feature -> the authors' head on it. They compute conv_out_sp16 and do not use it.
 AUXILIARY = {
     'context 8': 'conv_out16',
     'context 16': 'conv_out32',
@@ -65,14 +65,14 @@ CLASSIFIER = ('conv_last', 'fc', 'bn', 'linear')
 
 
 def convert(path: str, cfg: Config) -> Conversion:
-    """Convert a segmentation checkpoint, or one of ImageNet.
+    """Convert a segmentation or an ImageNet checkpoint.
 
-    One of ImageNet becomes a whole ``STDCClassifier`` where that is the config's
+    An ImageNet checkpoint becomes an ``STDCClassifier`` where that is the config's
     model, else the backbone of its context path.
 
     Args:
-        path (str): the authors' file.
-        cfg (Config): an experiment whose model, or backbone, is the same.
+        path: the authors' file.
+        cfg: an experiment with the same model, or the same backbone.
 
     Raises:
         InputError: when the file cannot be read or does not fit the config.
@@ -88,6 +88,7 @@ def convert(path: str, cfg: Config) -> Conversion:
 
 
 def convert_segmentation(state: State, cfg: Config, path: str) -> Conversion:
+    """Convert a segmentation checkpoint; see :func:`convert`."""
     model = MODELS.build(cfg.model)
     if not hasattr(model.backbone, 'backbone'):
         raise InputError(f'checkpoint {path} is of a segmentation network; the '
@@ -102,22 +103,23 @@ def convert_segmentation(state: State, cfg: Config, path: str) -> Conversion:
             if inner.split('.')[0] in CLASSIFIER:
                 return None
             return f'backbone.backbone.{backbone_name(inner, stages)}'
-        place, leaf = key.rsplit('.', 1)
-        if place in PLACES:
-            return f'{PLACES[place]}.{leaf}'
-        head, inner = place.split('.', 1)
+        prefix, leaf = key.rsplit('.', 1)
+        if prefix in PREFIXES:
+            return f'{PREFIXES[prefix]}.{leaf}'
+        head, inner = prefix.split('.', 1)
         if head in DISCARDED or head in AUXILIARY.values() and head not in heads:
             return None
         return f'{heads[head]}.{HEAD[inner]}.{leaf}'
 
-    state = {key: plain_gain(key, value) for key, value in state.items()}
+    state = {key: batch_norm_weight(key, value) for key, value in state.items()}
     return fit(rename(state, name_of, path), model, 'the model', path)
 
 
 def convert_imagenet(state: State, cfg: Config, path: str) -> Conversion:
+    """Convert an ImageNet checkpoint; see :func:`convert`."""
     state = without_copies(state, '', path)
-    whole = cfg.model.type == 'STDCClassifier'
-    if whole:
+    classifier = cfg.model.type == 'STDCClassifier'
+    if classifier:
         target, prefix = MODELS.build(cfg.model), 'backbone.'
         backbone, part = target.backbone, 'the model'
     else:
@@ -131,8 +133,8 @@ def convert_imagenet(state: State, cfg: Config, path: str) -> Conversion:
         if first == 'conv_last':
             return f'{prefix}final_conv.{rest}' if backbone.with_final_conv else None
         if first in ('fc', 'linear'):
-            return key if whole else None
-        if first == 'bn':  # computed by nothing in the authors' code
+            return key if classifier else None
+        if first == 'bn':  # the authors' code does not use it
             return None
         return prefix + backbone_name(key, stages)
 
@@ -140,10 +142,10 @@ def convert_imagenet(state: State, cfg: Config, path: str) -> Conversion:
 
 
 def without_copies(state: State, prefix: str, path: str) -> State:
-    """The state without ``x2`` ... ``x32``, whose i-th part is features.i.
+    """Drop ``x2`` ... ``x32``, whose module i is a copy of ``features.i``.
 
     Raises:
-        InputError: naming a copy that differs.
+        InputError: listing the copies that differ.
     """
     copy = re.compile(re.escape(prefix) + r'x(?:2|4|8|16|32)\.0\.(\d+\..+)')
     kept, differing = {}, []
@@ -161,8 +163,8 @@ def without_copies(state: State, prefix: str, path: str) -> State:
     return kept
 
 
-def stage_of_feature(backbone) -> Dict[int, str]:
-    """Index in the authors' ``features`` -> our module, as ``stages.2.0``."""
+def stage_of_feature(backbone: nn.Module) -> Dict[int, str]:
+    """Map each index of the authors' ``features`` to our module, ``stages.2.0``."""
     names = []
     for i, stage in enumerate(backbone.stages):
         if i < 2:  # one convolution
@@ -173,10 +175,10 @@ def stage_of_feature(backbone) -> Dict[int, str]:
 
 
 def backbone_name(key: str, stages: Dict[int, str]) -> str:
-    """Our name of ``features.*``.
+    """Return our key of an entry ``features.*``.
 
     Raises:
-        KeyError: when it is no feature's.
+        KeyError: for any other key.
     """
     found = re.fullmatch(r'features\.(\d+)\.(.+)', key)
     if not found:
@@ -189,7 +191,7 @@ def backbone_name(key: str, stages: Dict[int, str]) -> str:
 
 
 def heads_of(cfg: Config) -> Iterator[Tuple[str, str]]:
-    """The authors' head -> ours, by what each head of the config sits on."""
+    """Yield the authors' name and ours of each head, matched by its feature."""
     yield 'conv_out', 'decode_head'
     strides = cfg.model.backbone.get('detail_strides', ())
     outputs = (*OUTPUTS, *(f'stride {stride}' for stride in strides))
@@ -202,8 +204,8 @@ def heads_of(cfg: Config) -> Iterator[Tuple[str, str]]:
             yield AUXILIARY[output], name
 
 
-def plain_gain(key: str, value: Tensor) -> Tensor:
-    """What a plain batch norm needs in place of an in-place activated one's."""
+def batch_norm_weight(key: str, value: Tensor) -> Tensor:
+    """Return a weight for plain batch norm, from an in-place activated one's."""
     gain = re.search(r'\.(bn|bn_atten)\.weight$', key)
     if gain and not key.startswith(BACKBONE):
         return value.abs() + EPS

@@ -1,4 +1,4 @@
-"""Around MMEngine's runner: configs, checkpoints, launching, checks, schedules."""
+"""Prepare and check a run of MMEngine's runner."""
 from .checkpoints import check_fits, read_checkpoint
 from .configs import build_runner, datasets_of, load_config, use_mode
 from .hooks import ForgetForeignBest

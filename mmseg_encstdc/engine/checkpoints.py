@@ -1,6 +1,6 @@
-"""Read a checkpoint safely, and compare a model with it."""
+"""Read a checkpoint without executing code, and compare a model with it."""
 import os.path as osp
-from typing import Optional
+from typing import Iterable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from ..errors import InputError
 
 __all__ = ['check_fits', 'listed', 'read_checkpoint']
 
-SHOWN = 8  # names that an error lists before it counts
+SHOWN = 8  # names that an error lists
 
 
 def read_checkpoint(path: str, what: str = 'checkpoint',
@@ -19,17 +19,18 @@ def read_checkpoint(path: str, what: str = 'checkpoint',
 
     Args:
         path: the file.
-        what: names the file in messages, such as the config key that has it.
-        remedy: what to do where there is no file.
+        what: description of the file in messages, such as its config key.
+        remedy: what the message of a missing file advises.
         bare: also accept a file without ``meta``, or a state dict alone.
 
     Returns:
         a dictionary with ``state_dict``, name -> tensor on the CPU, and
-        ``meta``, a dictionary, or with ``bare`` whatever is there.
+        ``meta``, a dictionary; with ``bare``, any value or None.
 
     Raises:
-        InputError: when the file does not exist, is truncated or foreign, or
-            holds what ``torch.load`` does not load with weights_only.
+        InputError: when the file does not exist, is truncated, is not a
+            checkpoint, or has content that ``torch.load`` refuses with
+            weights_only.
     """
     content = _load(path, what, remedy)
     if bare:
@@ -46,14 +47,14 @@ def read_checkpoint(path: str, what: str = 'checkpoint',
 
 
 def _load(path: str, what: str, remedy: str) -> object:
-    """Return whatever a file of torch.save holds."""
+    """Return the content of a file that torch.save wrote."""
     if not osp.isfile(path):
         state = 'is a folder' if osp.isdir(path) else 'does not exist'
         raise InputError(f'{what} {path} {state}; {remedy}')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        # Not PyTorch's own words, which advise to execute what is pickled.
+        # PyTorch's message advises weights_only=False, which executes the file.
         raise InputError(
             f'{what} {path} cannot be read: it is truncated, or no file of '
             'torch.save that holds tensors and plain values alone '
@@ -61,7 +62,7 @@ def _load(path: str, what: str, remedy: str) -> object:
 
 
 def _state_and_meta(content: object, file: str) -> dict:
-    """Find the state dict, which may stand by itself."""
+    """Return state dict and meta of a file that may be a state dict alone."""
     if not isinstance(content, dict):
         raise InputError(
             f'{file} holds a {type(content).__name__}; it must be a state dict, '
@@ -75,14 +76,14 @@ def _state_and_meta(content: object, file: str) -> dict:
 
 
 def _is_plain(name: object, value: object) -> bool:
-    """Return whether this is a name with a tensor that any model can take."""
+    """Return whether this is a str and a dense tensor that is not quantized."""
     return (isinstance(name, str) and isinstance(value, Tensor)
             and value.layout == torch.strided and not value.is_quantized
             and value.device.type == 'cpu')
 
 
-def listed(names) -> str:
-    """Join names, as far as they fit in a line, and say how many more there are."""
+def listed(names: Iterable[str]) -> str:
+    """Join the first eight names, and count the others."""
     names = list(names)
     more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
     return ', '.join(names[:SHOWN]) + more
@@ -90,34 +91,36 @@ def listed(names) -> str:
 
 def check_fits(model: nn.Module, path: str,
                state: Optional[dict] = None) -> None:
-    """Compare a model with a checkpoint; MMEngine would only warn.
+    """Compare the weights of a model with a checkpoint; MMEngine only warns.
 
-    Auxiliary heads may differ: evaluation does not run them.
+    Auxiliary heads may differ, because evaluation does not run them. A deep
+    backbone has all weights of a shallower one, so extra weights of a backbone
+    are an error.
 
     Args:
         model: to compare.
         path: of the checkpoint.
-        state: its weights, where they are read already.
+        state: its weights, if they are read already.
 
     Raises:
-        InputError: naming the first weight that is missing, of another shape,
-            or, in a backbone, left over: a deeper one holds a shallower.
+        InputError: naming the first weight that is missing, left over in the
+            backbone, or of another shape.
     """
     while hasattr(model, 'module'):  # test-time augmentation, distribution
         model = model.module
     if state is None:
         state = read_checkpoint(path)['state_dict']
     wanted = model.state_dict()
-    wrong = [key for key in state
+    differing = [key for key in state
              if key.startswith('backbone.') and key not in wanted]
-    wrong += [
+    differing += [
         key for key, value in wanted.items()
         if not key.startswith('auxiliary_head')
         and not key.endswith('num_batches_tracked') and
         (key not in state or state[key].shape != value.shape)
     ]
-    if wrong:
+    if differing:
         raise InputError(
-            f'checkpoint {path} does not fit the config: {len(wrong)} weights '
+            f'checkpoint {path} does not fit the config: {len(differing)} weights '
             'are missing, left over or of another shape, the first is '
-            f'{wrong[0]}; give the config that it was trained with')
+            f'{differing[0]}; give the config that it was trained with')

@@ -1,4 +1,4 @@
-"""Read a config, and what it says of its data sets."""
+"""Read a config, build its runner, and look up its data sets."""
 import os.path as osp
 from typing import Iterator, List, Optional
 
@@ -13,7 +13,7 @@ __all__ = [
     'datasets_of', 'load_config', 'metainfo_of', 'use_mode'
 ]
 
-# What a wrong value in a config raises, here or in a library below.
+# Exceptions that an invalid value in a config raises, here or in a library.
 CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
                  KeyError, OSError, SyntaxError, TypeError, ValueError)
 
@@ -22,7 +22,8 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     """Read a config file and merge overrides into it.
 
     Raises:
-        InputError: when there is no such file, or it is no experiment.
+        InputError: when the file does not exist, cannot be read, or has no model
+            or test_dataloader, and when an override does not apply.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist; those of this '
@@ -42,17 +43,17 @@ def build_runner(cfg: Config) -> Runner:
     """Build MMEngine's runner of a config.
 
     Raises:
-        InputError: when something in the config cannot be built.
+        InputError: when a part of the config cannot be built.
     """
     with as_input_error(f'config of {cfg.work_dir}', CONFIG_ERRORS):
         return Runner.from_cfg(cfg)
 
 
 def use_mode(cfg: Config, mode: str) -> None:
-    """Evaluate in one of the config's ``test_modes``.
+    """Set ``test_cfg``, and the pipeline, to those of one of ``test_modes``.
 
     Raises:
-        InputError: naming the modes there are.
+        InputError: when the config has no such mode, listing those it has.
     """
     modes = cfg.get('test_modes', {})
     if mode not in modes:
@@ -68,7 +69,7 @@ def use_mode(cfg: Config, mode: str) -> None:
 
 
 def datasets_of(config: dict) -> Iterator[dict]:
-    """Yield the data sets inside wrappers such as RepeatDataset."""
+    """Yield the configs of the data sets inside wrappers such as RepeatDataset."""
     if 'datasets' in config:
         for child in config['datasets']:
             yield from datasets_of(child)
@@ -79,7 +80,7 @@ def datasets_of(config: dict) -> Iterator[dict]:
 
 
 def metainfo_of(dataset: dict) -> dict:
-    """Return what a data set's config and its class say of the data."""
+    """Merge the METAINFO of a data set's class and its config's metainfo."""
     meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
     return {**meta, **(dataset.get('metainfo') or {})}
 
@@ -91,10 +92,9 @@ def classes_of(dataset: dict) -> tuple:
 
 
 def bind_classes(cfg: Config, loaders: List[str]) -> None:
-    """Tell every LoadSegAnnotations how many classes its data set has.
+    """Set ``num_classes`` of every LoadSegAnnotations from its data set.
 
-    Labels are then checked as they are loaded; a config need not repeat the
-    number.
+    The transform then checks each label map that it loads.
     """
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):

@@ -1,10 +1,10 @@
-"""Start a run: its processes, its folder, its checks."""
+"""Start the processes of a run, and check its config, data and work dir."""
 import gc
 import os
 import re
 import subprocess
 import tempfile
-from typing import List
+from typing import List, Optional
 
 import torch
 import torch.distributed as dist
@@ -39,8 +39,7 @@ def prepare_run(cfg: Config, loaders: List[str], launcher: str = 'none',
     """
     loaders = [name for name in loaders if cfg.get(name) is not None]
     for name in loaders:
-        # PyTorch refuses persistent workers where there are none. A user who sets
-        # num_workers=0 need not know; no library is worked around.
+        # PyTorch's DataLoader rejects persistent workers at num_workers=0.
         if cfg[name].get('num_workers') == 0:
             cfg[name].persistent_workers = False
     start_processes(cfg, launcher)
@@ -53,7 +52,7 @@ def prepare_run(cfg: Config, loaders: List[str], launcher: str = 'none',
 
 
 def check_writable(folder: str) -> None:
-    """Make a folder for output, or raise InputError."""
+    """Make a folder for output, or raise InputError if it cannot be written."""
     with as_input_error(f'folder {folder} cannot be written', (OSError, )):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -63,16 +62,17 @@ def check_writable(folder: str) -> None:
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """Wrap a model for several processes without a GPU.
 
-    Synchronised batch norm exists on GPUs only, so it becomes batch norm
-    over each process's own images, with one INFO line.
+    SyncBN exists on GPUs only, so it is replaced by batch norm over each
+    process's own images, with one INFO line.
 
     Args:
         module: model to wrap.
-        device_ids: what MMEngine passes; a CPU has none.
+        device_ids: ignored; MMEngine passes it.
         **kwargs: arguments of MMDistributedDataParallel.
     """
 
-    def __init__(self, module: nn.Module, device_ids=None, **kwargs):
+    def __init__(self, module: nn.Module, device_ids: Optional[List[int]] = None,
+                 **kwargs):
         if any(isinstance(m, nn.SyncBatchNorm) for m in module.modules()):
             compat.info('SyncBN works on GPUs only: on CPU each process uses '
                         'BN over its own images')
@@ -84,11 +84,11 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 def start_processes(cfg: Config, launcher: str) -> None:
     """Prepare ``cfg`` for a launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
-    With GPUs, MMEngine does it all. Without, this joins the gloo group and
-    chooses :class:`CPUDistributedDataParallel`.
+    MMEngine starts the processes where there are GPUs. Without GPUs, this joins
+    a gloo group and chooses :class:`CPUDistributedDataParallel`.
 
     Raises:
-        InputError: when the launcher's variables are not set, naming them.
+        InputError: naming the launcher's environment variables that are not set.
     """
     cfg.launcher = launcher
     if launcher == 'none':
@@ -126,10 +126,10 @@ def start_processes(cfg: Config, launcher: str) -> None:
 
 
 def stop_processes() -> None:
-    """Leave the process group together, if there is one.
+    """Wait for all processes, then destroy their group, if there is one.
 
-    A gloo process that ends while another still talks to it aborts, and so does
-    one whose group is still held by a model that went out of use in a cycle.
+    A gloo process aborts when its peer ends first, or when a model in a reference
+    cycle still holds the group.
     """
     if dist.is_available() and dist.is_initialized():
         gc.collect()
@@ -138,14 +138,14 @@ def stop_processes() -> None:
 
 
 def _export(rank: str, world_size: str, local_rank: str) -> None:
-    """Translate another launcher's variables to PyTorch's."""
+    """Set the environment variables by which PyTorch finds its rank."""
     os.environ.update(
         RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=local_rank)
     os.environ.setdefault('MASTER_PORT', '29500')
 
 
 def _first_host(node_list: str) -> str:
-    """First host of a Slurm node list, by scontrol where there is one."""
+    """Return the first host of a Slurm node list, by scontrol if it is there."""
     try:
         hosts = subprocess.run(['scontrol', 'show', 'hostname', node_list],
                                capture_output=True, text=True, check=True)

@@ -1,8 +1,10 @@
-"""Check a config and its data before a model is built."""
+"""Check a config and its data before the runner is built."""
+import os.path as osp
 from itertools import zip_longest
 from typing import Iterator, List, Tuple
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, MODELS
 
 from ..compat.data import build_without_pipeline
@@ -21,14 +23,14 @@ __all__ = ['check_config', 'check_data']
 
 # Auxiliary heads whose channels are not the data set's classes.
 EDGE_HEADS = ('DetailHead', 'STDCHead')
-# Images, with their labels, read whole before training, spread evenly over a
-# data set; what a disk reads in a few seconds.
+# Images decoded with their labels, spread evenly over a data set; a disk reads them
+# in a few seconds.
 SAMPLE = 500
 
 
 def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
                  training: bool = False) -> None:
-    """Compare a config with itself and with the folders it names.
+    """Check that the parts of a config fit each other, and that its folders exist.
 
     Args:
         cfg: a whole experiment.
@@ -50,14 +52,19 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
 
 
 def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
-    """Look for missing files, and read up to 500 images of each set whole.
+    """Look for missing files, and decode up to 500 images of each data set.
 
-    Classes that only the files tell are compared here, with the model and
-    with each other: ids follow from their order.
+    Classes that follow from the folders of a data set are known here only, so they
+    are compared with the model and between data sets, as ids follow their order.
+
+    Args:
+        cfg: a whole experiment.
+        loaders: keys of the data loaders that will be used.
+        world_size: number of processes.
 
     Raises:
-        InputError: naming the file or key at fault, or a batch that no epoch
-            fills.
+        InputError: naming the file or key at fault, or a batch size above the
+            number of images.
     """
     found = []
     for loader in loaders:
@@ -73,8 +80,8 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
         _check_epoch(cfg[loader], loader, total // world_size)
 
 
-def _check_files(dataset) -> int:
-    """Number of images of a data set, some of which have been read."""
+def _check_files(dataset: BaseDataset) -> int:
+    """Check that all files exist, decode some, and return the number of images."""
     count = check_pairs_exist(
         type(dataset).__name__,
         (dataset.get_data_info(i) for i in range(len(dataset))))
@@ -92,7 +99,7 @@ def _check_files(dataset) -> int:
 
 def _check_same(first: str, expected: tuple, loader: str,
                 classes: tuple) -> None:
-    """Raise InputError unless two loaders give each class the same id."""
+    """Raise InputError unless two loaders have the same classes in one order."""
     for i, (one, other) in enumerate(zip_longest(expected, classes)):
         if one != other:
             raise InputError(
@@ -101,7 +108,7 @@ def _check_same(first: str, expected: tuple, loader: str,
 
 
 def _check_epoch(loader: dict, name: str, images: int) -> None:
-    """With the last batch dropped, an epoch needs one full batch."""
+    """Raise InputError if an epoch without its incomplete batch would be empty."""
     endless = loader.get('sampler', {}).get('type') == 'InfiniteSampler'
     batch = loader.get('batch_size', 1)
     if loader.get('drop_last') and not endless and images < batch:
@@ -111,7 +118,7 @@ def _check_epoch(loader: dict, name: str, images: int) -> None:
 
 
 def _check_weights(part: dict, key: str) -> None:
-    """Files of weights to start from must be there, wherever they are named."""
+    """Check the file of each ``init_cfg`` at any depth of a model config."""
     for name, value in part.items():
         if name == 'init_cfg':
             for init in value if isinstance(value, list) else [value or {}]:
@@ -123,10 +130,12 @@ def _check_weights(part: dict, key: str) -> None:
 
 
 def _check_start(part: dict, init: dict, key: str) -> None:
-    """Compare a module with the file that it starts from.
+    """Raise InputError unless a file has weights of the module; MMEngine only warns.
 
-    This is no workaround: MMEngine loads such a file itself, and only warns where
-    it has none of the module's weights.
+    Args:
+        part: config of the module.
+        init: its ``init_cfg``, of type Pretrained.
+        key: of ``init`` in the config, for messages.
     """
     path = str(init.get('checkpoint'))
     state = read_checkpoint(
@@ -146,6 +155,7 @@ def _check_start(part: dict, init: dict, key: str) -> None:
 
 
 def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
+    """Yield key and config of each part that may have ``num_classes``."""
     yield 'model', model  # a classifier
     yield 'model.decode_head', model.get('decode_head', {})
     auxiliary = model.get('auxiliary_head') or []
@@ -164,7 +174,14 @@ def _check_registered(dataset: dict, loader: str) -> None:
 
 def _check_classes(model: dict, dataset: str, names: tuple,
                    loader: str) -> None:
-    """Compare the heads with the classes of a data set of this type."""
+    """Raise InputError unless the heads have a channel for each class.
+
+    Args:
+        model: config of the model.
+        dataset: type of the data set, for messages.
+        names: its classes.
+        loader: key of its data loader, for messages.
+    """
     classes = len(names)
     if not classes:
         return
@@ -179,23 +196,20 @@ def _check_classes(model: dict, dataset: str, names: tuple,
 
 
 def _check_root(dataset: dict) -> None:
+    """Check that the folders and files of a data set's config exist."""
     prefixes = (dataset.get('data_prefix') or {}).values()
+    root = dataset.get('data_root')
     check_folders(
         dataset['type'],
-        [dataset.get('data_root')] + [
-            _join(dataset.get('data_root'), path)
-            for path in (*prefixes, dataset.get('ann_file'))
-        ])
-
-
-def _join(root, path):
-    if not path or not root or path.startswith('/'):
-        return path
-    return f'{root.rstrip("/")}/{path}'
+        [root] + [osp.join(root or '', path) if path else path
+                  for path in (*prefixes, dataset.get('ann_file'))])
 
 
 def _check_batch(cfg: Config, world_size: int) -> None:
-    """Batch norm on STDC's 1 x 1 context maps needs two images."""
+    """Raise InputError if batch norm would see one value for each channel.
+
+    STDC's global context is a 1 x 1 map, so it needs two images.
+    """
     backbone = cfg.model.get('backbone', {})
     norm = (backbone.get('norm_cfg') or {}).get('type', 'BN')
     synced = norm == 'SyncBN' and world_size > 1 and not cfg.get(

@@ -1,9 +1,11 @@
-"""Learning rate schedules."""
-from typing import List
+"""Learning rate schedules: exponential warm-up, and changes of length."""
+from typing import List, Union
 
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+from torch.optim import Optimizer
 
 from ..errors import InputError
 
@@ -11,24 +13,24 @@ __all__ = ['ExponentialWarmup', 'stretch_schedule']
 
 
 class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
-    """Warm-up by a constant factor an iteration.
+    """Multiply the learning rate by a constant factor at each step.
 
-    lr(t) = base * start_factor^(1 - t / T) with T = end - begin - 1, so that
-    its last step is at the base rate, as LinearLR's. Source: STDC-Seg's
-    training code, 1e-5 * 1000^(t / 1000).
+    lr(t) = base * start_factor^(1 - t / T) with T = end - begin - 1. The last
+    step has the base rate, as LinearLR's. Source: the authors' STDC-Seg code,
+    1e-5 * 1000^(t / 1000).
 
     Args:
         optimizer: optimizer or its wrapper.
-        start_factor (float): share of the base rate at the start, in (0, 1].
-            Default: 1e-3.
+        start_factor: first rate over base rate, in (0, 1].
         **kwargs: ``begin``, ``end``, ``by_epoch`` ... of MMEngine's
             schedulers; ``end`` must be finite.
 
     Raises:
-        ValueError: for a ``start_factor`` out of range, or no ``end``.
+        ValueError: when ``start_factor`` is out of range or ``end`` is not finite.
     """
 
-    def __init__(self, optimizer, start_factor: float = 1e-3, **kwargs):
+    def __init__(self, optimizer: Union[Optimizer, OptimWrapper],
+                 start_factor: float = 1e-3, **kwargs):
         if not 0 < start_factor <= 1:
             raise ValueError(
                 f'start_factor must be in (0, 1], got {start_factor}')
@@ -50,15 +52,14 @@ class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
 
 
 def stretch_schedule(cfg: Config, max_iters: int) -> None:
-    """Change the length of an iteration-based schedule, keeping its shape.
+    """Scale a schedule in iterations to another length.
 
-    Begin and end of every scheduler and the intervals of validation and
-    checkpoints scale with ``train_cfg.max_iters``; a checkpoint and a
-    validation at the end stay.
+    ``begin`` and ``end`` of every scheduler and the intervals of validation and
+    checkpoints scale with ``train_cfg.max_iters``.
 
     Args:
-        cfg (Config): changed in place.
-        max_iters (int): new length, at least 1.
+        cfg: changed in place.
+        max_iters: new length, at least 1.
 
     Raises:
         InputError: when the schedule counts epochs, or max_iters is below 1.

@@ -1,7 +1,8 @@
 """Operators: Encoding, cross entropy of upsampled logits, k-th largest.
 
-Import torch only. A folder holds one operator: its checks, its schema, its
-implementations and its reference. ``backend`` chooses the implementation.
+This package imports torch only. Each folder holds one operator: the checks of its
+arguments, its schema, its implementations and its reference. ``backend`` chooses the
+implementation.
 """
 from .encode import encode
 from .encode.reference import encode_composite, encode_reference

@@ -13,7 +13,7 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def rows() -> Iterator[Tuple[str, str, str, str]]:
-    """Yield operator, device, backend, and what auto does with it and why."""
+    """Yield operator, device, backend and its state, after a row of headings."""
     count = torch.cuda.device_count()
     yield 'operator', 'device', 'backend', 'state'
     for device in ('cpu', *(f'cuda:{i}' for i in range(count))):
@@ -25,7 +25,7 @@ def rows() -> Iterator[Tuple[str, str, str, str]]:
 
 
 def state(operator: backend.Operator, name: str, device: torch.device) -> str:
-    """Say whether a backend is available, what auto does with it, and why."""
+    """Describe whether a backend is available, and whether and why auto takes it."""
     reason = backend.unavailable(operator, name, device)
     if reason:
         return f'not available: {reason}'

@@ -1,20 +1,20 @@
-"""Define operators, choose which implementation computes, and say why.
+"""Define operators, and choose their implementation.
 
 ``torch`` is plain PyTorch and runs on every device. ``triton`` runs on a GPU where
 Triton is installed, as it is with PyTorch's CUDA and ROCm wheels for Linux.
 ``cuda`` is the CUDA C++ extension, which must be built. The environment variable
 MMSEG_ENCSTDC_BACKEND, read at every call, chooses:
 
-    auto    on a GPU the first of :data:`AUTO` that takes the arguments and passes
-            its self-check; else torch
+    auto    on a GPU the first backend in :data:`AUTO` that accepts the arguments and
+            passes its self-check; otherwise torch
     torch, triton, cuda
-            that backend, without a self-check; a RuntimeError where it cannot
-            compute. An operator that has no such implementation goes by auto.
+            that backend, without a self-check; a RuntimeError if it cannot compute.
+            For an operator without this implementation, the same as auto.
 
-The self-check runs once per operator, device and type: a small input, forward and
-backward, against the torch backend in float64. A difference above the documented
-tolerance, or an exception, is one WARNING, and the torch backend computes for the
-rest of the process.
+The self-check runs once per operator, device and type. It compares forward and
+backward of a small example with the torch backend in float64. If the difference
+exceeds the documented tolerance, or an exception is raised, it logs one WARNING and
+the torch backend computes for the rest of the process.
 """
 import logging
 import os
@@ -31,9 +31,9 @@ from torch.autograd import forward_ad
 
 VARIABLE = 'MMSEG_ENCSTDC_BACKEND'
 BACKENDS = ('torch', 'triton', 'cuda')
-# The backends that auto tries on a GPU, in this order, for each operator. Add cuda
-# when a file in benchmarks/results shows that it ran on a GPU and was right; put it
-# before triton if it was faster there.
+# Backends that auto tries on a GPU, in this order, for each operator. Add cuda when a
+# file in benchmarks/results shows that its tests passed on a GPU, before triton if it
+# was faster.
 AUTO = {'encode': ('triton', ), 'upsampled_cross_entropy': ('triton', )}
 BUILD = ('pip install --no-build-isolation . from a checkout, with nvcc and the '
          'CUDA build of PyTorch')
@@ -42,14 +42,16 @@ logger = logging.getLogger('mmseg_encstdc.ops')
 
 
 class Operator(NamedTuple):
-    """An operator and what computes it.
+    """Describe an operator, its implementations and its self-check.
 
-    ``modules`` has the module's full name for each backend: ``forward``,
-    ``backward`` and, but for torch, ``why_not(*tensors)``, which returns None or
-    why the tensors are not taken. ``example(dtype)`` makes the arguments of the
-    self-check; ``outputs(module, *example)`` computes forward and backward;
-    ``tolerances`` has the largest accepted error over the largest value of each
-    output, for each type.
+    Args:
+        name: of the operator.
+        modules: backend -> full name of a module with ``forward``, ``backward`` and,
+            except for torch, ``why_not(*tensors)``, which returns why it does not
+            accept the tensors, or None.
+        example: makes the arguments of the self-check in a type.
+        outputs: computes forward and backward of a module for these arguments.
+        tolerances: type -> output -> largest error over largest value, accepted.
     """
     name: str
     modules: Dict[str, str]
@@ -58,7 +60,7 @@ class Operator(NamedTuple):
     tolerances: Dict[torch.dtype, Dict[str, float]]
 
 
-OPERATORS: Dict[str, Operator] = {}  # each room adds its own
+OPERATORS: Dict[str, Operator] = {}  # each operator's folder adds its own
 
 
 def define(schema: str, compute: Callable, fake: Callable, gradient: Callable,
@@ -66,6 +68,13 @@ def define(schema: str, compute: Callable, fake: Callable, gradient: Callable,
     """Register an operator of the library mmseg_encstdc, computed without autocast.
 
     torch.library.custom_op would import torch.compile at its first call.
+
+    Args:
+        schema: name, arguments and outputs, as torch.library.define takes them.
+        compute: the implementation.
+        fake: returns outputs without data, for tracing.
+        gradient: backward function for autograd.
+        setup_context: saves tensors for ``gradient``.
     """
     name = f'mmseg_encstdc::{schema[:schema.index("(")]}'
 
@@ -84,7 +93,7 @@ def choose(name: str, *tensors: Tensor) -> ModuleType:
     """Return the module that computes the operator ``name`` for these tensors.
 
     Raises:
-        ValueError: when the variable names no backend.
+        ValueError: when MMSEG_ENCSTDC_BACKEND names no backend.
         RuntimeError: when the backend that it names cannot compute this.
     """
     operator, asked = OPERATORS[name], requested()
@@ -104,7 +113,7 @@ def choose(name: str, *tensors: Tensor) -> ModuleType:
 
 
 def requested() -> str:
-    """Return the value of MMSEG_ENCSTDC_BACKEND, ``auto`` where it is not set.
+    """Return the value of MMSEG_ENCSTDC_BACKEND, by default ``auto``.
 
     Raises:
         ValueError: when it names no backend.
@@ -117,17 +126,17 @@ def requested() -> str:
 
 
 def accelerated(device: torch.device) -> bool:
-    """Return whether ``auto`` looks beyond plain PyTorch on a device."""
-    return device.type == 'cuda'  # which is also what ROCm calls its GPUs
+    """Return whether ``auto`` may choose a backend other than torch on a device."""
+    return device.type == 'cuda'  # for ROCm too
 
 
 def in_forward_mode(*arguments: Tensor) -> bool:
-    """Return whether forward-mode differentiation has a tangent of an argument."""
+    """Return whether an argument has a tangent of forward-mode differentiation."""
     return forward_ad._current_level >= 0 and any(
         forward_ad.unpack_dual(value).tangent is not None for value in arguments)
 
 
-# --- What is in the way -------------------------------------------------------
+# --- Availability -------------------------------------------------------------
 
 
 def unavailable(operator: Operator, backend: str,
@@ -148,7 +157,7 @@ def unavailable(operator: Operator, backend: str,
 
 @cache
 def _import_error(module: str) -> Optional[str]:
-    """Return why a module cannot be imported, with one WARNING, or None."""
+    """Return why a module cannot be imported, after one WARNING, or None."""
     try:
         import_module(module)
         return None
@@ -160,7 +169,7 @@ def _import_error(module: str) -> Optional[str]:
 
 @cache
 def load_extension() -> bool:
-    """Load the CUDA C++ operators; return False where they are not built."""
+    """Load the CUDA C++ operators; return False if they are not built."""
     found = find_spec('mmseg_encstdc._cuda')
     if found is not None:
         torch.ops.load_library(found.origin)
@@ -168,6 +177,7 @@ def load_extension() -> bool:
 
 
 def _why_not(operator: Operator, backend: str, *tensors: Tensor) -> Optional[str]:
+    """Return why a backend cannot compute an operator for these tensors, or None."""
     return (unavailable(operator, backend, tensors[0].device)
             or import_module(operator.modules[backend]).why_not(*tensors))
 
@@ -180,10 +190,10 @@ _errors: Dict[tuple, Optional[str]] = {}  # None where the check passed
 
 def passes_self_check(operator: Operator, backend: str, device: torch.device,
                       dtype: torch.dtype) -> bool:
-    """Return whether a backend is right on a device; check at the first call.
+    """Return whether a backend passes its self-check, which runs at the first call.
 
-    Returns False, and checks nothing, while a CUDA graph is captured or a trace is
-    recorded: the launches of the check must not become a part of either.
+    Return False without a check while a CUDA graph is captured or a trace is
+    recorded, because these would record the check's launches.
     """
     key = (operator.name, backend, device, dtype)
     with _lock:
@@ -202,25 +212,26 @@ def passes_self_check(operator: Operator, backend: str, device: torch.device,
 
 def _find_error(backend: str, device: torch.device, dtype: torch.dtype,
                 operator: Operator) -> Optional[str]:
-    """Return what a backend gets wrong on the operator's example, or None."""
+    """Return how a backend fails on the operator's example, or None."""
     example = operator.example(dtype)
     exact = [value.double() if value.is_floating_point() else value
              for value in example]
     expected = operator.outputs(import_module(operator.modules['torch']), *exact)
     waits = torch.cuda.get_sync_debug_mode() if device.type == 'cuda' else 0
     try:
-        if waits:  # copying the results to the CPU waits for the GPU, once
+        if waits:  # copying the results to the CPU waits for the GPU
             torch.cuda.set_sync_debug_mode(0)
         got = operator.outputs(import_module(operator.modules[backend]),
                                *(value.to(device) for value in example))
         for name, value in got.items():
-            right = expected[name].double()
-            if value.shape != right.shape:
-                return f'{name} is {tuple(value.shape)}, not {tuple(right.shape)}'
-            difference = (value.cpu().double() - right).abs().max()
-            error = float(difference / right.abs().max())
+            exact_value = expected[name].double()
+            if value.shape != exact_value.shape:
+                return (f'{name} is {tuple(value.shape)}, not '
+                        f'{tuple(exact_value.shape)}')
+            difference = (value.cpu().double() - exact_value).abs().max()
+            error = float(difference / exact_value.abs().max())
             limit = operator.tolerances[dtype][name]
-            if not error <= limit:  # NaN is an error too
+            if not error <= limit:  # true for NaN
                 return (f'{name} differs by {error:.1e} of its largest value, '
                         f'{limit:.0e} is accepted')
         return None

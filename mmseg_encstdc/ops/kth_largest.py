@@ -1,8 +1,9 @@
 """Find the k-th largest of many numbers, for hard example mining.
 
-``mmseg_encstdc::kth_largest`` is opaque to torch.compile. A CPU takes NumPy's
-selection, several times faster there than torch's, a GPU PyTorch's multi-block
-one. Neither sorts all values, and none makes the host wait for a GPU.
+torch.compile does not look into the operator ``mmseg_encstdc::kth_largest``. On a CPU
+it calls NumPy's selection, which is several times faster than torch's; on a GPU,
+PyTorch's topk, which uses several blocks. Neither sorts all values. The host does not
+wait for the GPU.
 """
 import torch
 from torch import Tensor
@@ -13,18 +14,19 @@ __all__ = ['kth_largest']
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
-    """Return the ``k``-th largest value, counted from 1; NaN is the largest.
+    """Return the ``k``-th largest value as a scalar tensor without gradient.
 
-    Values are float32 or float64, of any shape. The result, a scalar, has no
-    gradient.
+    Args:
+        values: float32 or float64, any shape; NaN is larger than any number.
+        k: rank, from 1 to the number of values.
 
     Raises:
-        ValueError: for a ``k`` out of range.
-        TypeError: for another type.
+        ValueError: when ``k`` is out of range.
+        TypeError: when an argument has another type.
     """
-    kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-    if kind not in (torch.float32, torch.float64):
-        raise TypeError(f'values must be float32 or float64, got {kind}')
+    dtype = values.dtype if isinstance(values, Tensor) else type(values).__name__
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'values must be float32 or float64, got {dtype}')
     if not isinstance(k, int):
         raise TypeError(f'k must be an int, got {k!r}')
     if not 1 <= k <= values.numel():
@@ -44,9 +46,10 @@ def _compute(values, k):
 
 
 def kth_largest_by_topk(values: Tensor, k: int) -> Tensor:
-    """Return the ``k``-th largest of values (N, ), on a GPU by several blocks.
+    """Return the ``k``-th largest of values (N, ).
 
-    kthvalue would give one block of a GPU all values; amin would return NaN.
+    Not by kthvalue, which runs in one block of a GPU, nor by amin of the largest,
+    which would return NaN if one is.
     """
     largest = values.topk(k, sorted=False).values
     return largest.topk(1, largest=False, sorted=False).values[0]

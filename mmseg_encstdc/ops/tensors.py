@@ -1,4 +1,4 @@
-"""Check what every operator is given."""
+"""Check the tensor arguments of an operator."""
 import torch
 from torch import Tensor
 
@@ -6,7 +6,7 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_tensors(**tensors: Tensor) -> None:
-    """Check that all are dense tensors, on one device, the first of floats.
+    """Check that all are dense tensors on one device, the first with a float type.
 
     Raises:
         TypeError, ValueError: naming the argument and what is accepted.

@@ -1,6 +1,6 @@
-// The instructions and launches that only a GPU has, under names of our own. nvcc reads
-// the definitions below. Another compiler reads emulated_device.h, which has the same
-// names for a processor, so that tests run the kernels without a GPU.
+// Wrappers of GPU instructions and launches. nvcc compiles the definitions below. Other
+// compilers include emulated_device.h, which defines the same names for a processor, so
+// that tests run the kernels without a GPU.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -81,8 +81,8 @@ __device__ inline const float* in_peer(float* shared, int rank) {
 #endif
 }
 
-// Writes 16 bytes: `bytes` of them are read, the rest are 0. Both pointers are 16-byte
-// aligned. The bytes are there after await_copies and a barrier.
+// Writes 16 bytes: copies `bytes` of them, and 0 for the others. Both pointers are
+// 16-byte aligned. The bytes can be read after await_copies and a barrier.
 __device__ inline void copy_async(void* shared, const void* global, int bytes) {
 #if __CUDA_ARCH__ >= 800
   uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -205,7 +205,7 @@ template <typename... Parameters>
 cudaLaunchConfig_t cuda_config(void (*kernel)(Parameters...),
                                const LaunchConfig& config,
                                cudaLaunchAttribute& attribute) {
-  if (config.shared_bytes > 48 * 1024) {  // a kernel has to ask for more
+  if (config.shared_bytes > 48 * 1024) {  // CUDA's limit without this attribute
     cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                          cudaFuncAttributeMaxDynamicSharedMemorySize,
                          config.shared_bytes);

@@ -25,9 +25,9 @@ struct Tf32Product {
   template <bool NEIGHBOURS> struct Left { float values[4]; };
   template <bool NEIGHBOURS> struct Right { float values[2]; };
 
-  // Returns the depth index of element i of lane t. Any order is right that Left and
-  // Right share. With NEIGHBOURS, lanes read different banks if the depth index is the
-  // row index of x.
+  // Returns the depth index of element i of lane t. Left and Right may have any order,
+  // if it is the same. With NEIGHBOURS, lanes read different banks if the depth index
+  // is the row index of x.
   template <bool NEIGHBOURS> __device__ static int depth_of(int t, int i) {
     return NEIGHBOURS ? 2 * t + i : t + 4 * i;
   }

@@ -48,7 +48,7 @@ __device__ void fill(const T& tile, const Part<E>& from, int rows, int log2_colu
   using Element = typename T::Element;
   int last_column = (1 << log2_columns) - 1;
   if (in_pieces) {
-    // A thread keeps its column, so that only its row moves on.
+    // A thread copies one column, so that only its row changes.
     int index = thread() * T::kPiece, step = THREADS * T::kPiece >> log2_columns;
     int row = index >> log2_columns, column = index & last_column;
     int rest = from.columns - column;

@@ -1,4 +1,4 @@
-// From a tile of x to the softmax over codewords, and sums of that over features. A
+// Distances, softmax over codewords and sums of it over features, for a tile of x. A
 // distance is |x_i|^2 - 2 c_k . x_i + |c_k|^2.
 #pragma once
 #include "block.cuh"
@@ -10,8 +10,8 @@ namespace encstdc {
 using GroupProduct = float[2][4][4];
 
 // Multiplies rows (kBlockCodewords, chunk), the sum of TERMS tiles, by x (chunk,
-// kBlockFeatures), over this warp's channels. Adds to x_sq[j] what this lane has of
-// |x_i|^2, i = 8 j + g.
+// kBlockFeatures), over this warp's channels. Adds the squares of this lane's elements
+// of x_i, i = 8 j + g, to x_sq[j].
 template <int TERMS, class B>
 __device__ void multiply_channels(const B& b,
                                   const typename B::CodewordTile (&rows)[TERMS],

@@ -44,7 +44,7 @@ template <class B> __device__ void assign_backward(const B& b, int features) {
     auto v = from_float<Operand>(-2 * b.floats(b.p.at.scale)[k] * grad_logit);
     *b.grad_logits().at(k, n) = from_float<Operand>(grad_logit);
     *b.neg_twice_grad_distance().at(k, n) = v;
-    v_sum += to_float(v);  // of the rounded ones
+    v_sum += to_float(v);  // of rounded values
     *b.assignment().at(k, n) = from_float<Operand>(assigned);
   });
   v_sum = sum_lanes<4, 32>(v_sum);

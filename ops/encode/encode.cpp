@@ -1,4 +1,4 @@
-// From arguments to launches: the plan and the kernel arguments.
+// The plan and the kernel arguments.
 #include "problem.h"
 
 namespace encstdc {
@@ -35,8 +35,8 @@ bool are_supported(const Shape& shape) {
          shape.K <= kMaxCodewords;
 }
 
-// Sets the most channels that fit in shared memory, and two stages where these fit too
-// and all channels are one chunk. Returns whether anything fits.
+// Sets as many channels as fit in shared memory, and two stages if these fit too and
+// all channels are one chunk. Returns false if not even the fewest channels fit.
 bool fit(const Shape& shape, const Device& device, bool backward, Plan& plan) {
   plan.blocks = plan.cluster_size = 1;
   int& channels = plan.block_channels;
@@ -125,7 +125,7 @@ const char* run(const Shape& shape, const Plan& plan, const Arguments& arguments
   bool backward = arguments.grad != nullptr;
   const FeatureView& x = arguments.x;
   Problem p = problem_of(shape, plan, backward);
-  // Clusters add up the sums of a single chunk only, and each must have a tile.
+  // Clusters need a single chunk, and a tile each.
   if ((p.cluster_size > 1 && p.chunks * p.groups > 1) ||
       p.clusters > int64_t(p.B) * p.tiles) return "the plan is not for this shape";
   static_cast<Arguments&>(p) = arguments;

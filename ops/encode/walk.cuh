@@ -114,7 +114,7 @@ template <class B> __device__ void walk_segment(const B& b, int first, int last)
     }
   }
   await_copies<0>();  // of the codewords, if there was no tile
-  sync_block();  // all have read the codewords, which the sums overwrite
+  sync_block();  // all threads have read the codewords, which the sums overwrite
   write_sums(b);
   if (B::kSingleChunk) write_weighted_x(b, sum);
 }
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     int first = int(next - int64_t(b.image) * p.tiles);
     int64_t rest = end - next;
     int count = rest < p.tiles - first ? int(rest) : p.tiles - first;
-    sync_block();  // all are done with the segment before
+    sync_block();  // all threads have finished the segment before
     walk_segment(b, first + int(int64_t(count) * b.rank / p.cluster_size),
                  first + int(int64_t(count) * (b.rank + 1) / p.cluster_size));
     next += count;

@@ -95,7 +95,7 @@ __device__ void write_weighted_x(const B& b, typename B::WeightedXSum& sum) {
     for (int peer = 0; peer < p.cluster_size; ++peer) all += in_peer(own, peer)[i];
     p.weighted_x_partial_sum[int64_t(b.segment) * matrix + i] = all;
   }
-  sync_cluster();  // no block goes on while others read its sum
+  sync_cluster();  // no block continues while others read its sum
 }
 
 }  // namespace encstdc

@@ -1,4 +1,4 @@
-"""Two lines from a checkpoint to label maps."""
+"""Test loading and predicting, mostly on a random STDC1 for CamVid."""
 import re
 import warnings
 from pathlib import Path
@@ -22,10 +22,10 @@ RESIZING = str(CONFIGS / 'encnet_r50s_ade.py')  # its test pipeline resizes
 
 
 def save(path, config=STDC, cfg=None, **meta):
-    """A checkpoint as training writes it, of random weights."""
+    """Write a checkpoint of random weights as training does; return its path."""
     cfg = cfg or Config.fromfile(config)
     model = MODELS.build(cfg.model)
-    for value in model.state_dict().values():  # norms that do something
+    for value in model.state_dict().values():  # so that norms are not the identity
         if value.dim() == 1 and value.is_floating_point():
             value.add_(0.1 * torch.rand_like(value))
     meta = dict(cfg=cfg.pretty_text, dataset_meta=dict(
@@ -65,17 +65,17 @@ def folder(tmp_path):
 
 
 def refusal(call, *args, **kwargs):
-    """The one line of the error."""
+    """Return the message of the InputError that a call raises, one line."""
     with pytest.raises(InputError) as caught:
         call(*args, **kwargs)
     assert '\n' not in str(caught.value)
     return str(caught.value)
 
 
-# --- What comes out ----------------------------------------------------------
+# --- Label maps --------------------------------------------------------------
 
 
-def test_two_lines_give_what_mmsegmentation_gives(checkpoint, folder):
+def test_predict_equals_inference_model(checkpoint, folder):
     stock = init_model(STDC, checkpoint, device='cpu')
     expected = inference_model(stock, str(folder / 'a.png'))
     labels, scores = predict(
@@ -87,20 +87,20 @@ def test_two_lines_give_what_mmsegmentation_gives(checkpoint, folder):
     assert len(np.unique(labels)) > 1
 
 
-def test_nothing_is_said_that_asks_nothing_of_the_user(checkpoint, folder):
+def test_load_and_predict_warn_of_nothing(checkpoint, folder):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         predict(load(checkpoint, device='cpu'), folder / 'a.png')
 
 
-def test_the_inferencer_of_mmsegmentation_gives_the_same(
+def test_predict_equals_mmseg_inferencer(
         checkpoint, model, image):
     inferencer = MMSegInferencer(model=STDC, weights=checkpoint, device='cpu')
     assert np.array_equal(
         inferencer(image)['predictions'], predict(model, image))
 
 
-def test_images_come_back_at_their_size_when_the_pipeline_resizes(tmp_path):
+def test_predict_returns_image_size_when_pipeline_resizes(tmp_path):
     cfg = Config.fromfile(RESIZING)
     cfg.model.backbone.depth, cfg.model.backbone.stem_channels = 18, 16
     cfg.model.backbone.init_cfg = None
@@ -112,7 +112,7 @@ def test_images_come_back_at_their_size_when_the_pipeline_resizes(tmp_path):
     assert predict(load(path, device='cpu'), image).shape == (50, 90)
 
 
-def test_arrays_and_files_in_either_order_of_colours_agree(model, folder):
+def test_predict_reads_arrays_files_and_rgb_alike(model, folder):
     image = read_image(folder / 'a.png')
     one = predict(model, str(folder / 'a.png'))
     assert np.array_equal(one, predict(model, image))
@@ -120,7 +120,7 @@ def test_arrays_and_files_in_either_order_of_colours_agree(model, folder):
     assert not np.array_equal(one, predict(model, image[..., ::-1]))
 
 
-def test_a_list_gives_a_list_and_a_folder_an_iterator(model, folder):
+def test_predict_returns_list_for_list_and_iterator_for_folder(model, folder):
     paths = [folder / 'a.png', folder / 'b.png', folder / 'sub' / 'c.png']
     labels = predict(model, [paths[0], str(paths[1]), read_image(paths[2])])
     found = predict(model, folder)
@@ -131,7 +131,7 @@ def test_a_list_gives_a_list_and_a_folder_an_iterator(model, folder):
 
 
 @pytest.mark.parametrize('mode', ['chip', 'slide'])
-def test_the_modes_of_the_config_are_used(checkpoint, image, mode):
+def test_predict_uses_test_cfg_mode(checkpoint, image, mode):
     cfg = Config.fromfile(STDC)
     cfg.model.test_cfg = cfg.test_modes[mode].test_cfg
     cfg.model.test_cfg.crop_size = 64 if mode == 'chip' else (64, 64)
@@ -143,7 +143,7 @@ def test_the_modes_of_the_config_are_used(checkpoint, image, mode):
     assert not np.allclose(scores, whole)
 
 
-def test_a_network_without_weights_is_there_for_the_asking():
+def test_load_builds_config_without_weights():
     model = load(config=STDC, weights=False, device='cpu')
     assert model.dataset_meta['classes'][0] == 'sky' and not model.training
 
@@ -151,7 +151,7 @@ def test_a_network_without_weights_is_there_for_the_asking():
 # --- The config in a checkpoint ----------------------------------------------
 
 
-def test_every_config_is_read_back_as_it_was(tmp_path):
+def test_embedded_config_equals_its_file(tmp_path):
     for path in sorted(CONFIGS.glob('*.py')):
         cfg = Config.fromfile(path)
         if 'decode_head' not in cfg.model:
@@ -160,41 +160,41 @@ def test_every_config_is_read_back_as_it_was(tmp_path):
         assert read.to_dict() == cfg.to_dict()
 
 
-MINIMAL = 'model = dict(type="EncoderDecoder")\n'
+MODEL = 'model = dict(type="EncoderDecoder")\n'
 SET = 'test_dataloader = dict(dataset=dict(type="CamVidDataset"))\n'
 
 
 @pytest.mark.parametrize('text, message', [
     (None, 'holds no config'),
     (SET, 'has no model'),
-    (MINIMAL, 'has no test_dataloader'),
-    ('import os\n' + MINIMAL + SET, 'more than plain values .line 1'),
-    (MINIMAL + SET + 'x = open("made", "w")', 'more than plain values .line 3'),
+    (MODEL, 'has no test_dataloader'),
+    ('import os\n' + MODEL + SET, 'more than plain values .line 1'),
+    (MODEL + SET + 'x = open("made", "w")', 'more than plain values .line 3'),
     ('model = [', 'more than plain values'),
     ('model = dict(type="os.mkdir", path="made")\n' + SET,
      'the type os.mkdir, which is not registered'),
     ('model = dict(type="EncoderDecoder", x=[dict(type="antigravity")])\n' + SET,
      'the type antigravity'),
-    ('custom_imports = dict(imports=["my_own_sets"])\n' + MINIMAL + SET,
+    ('custom_imports = dict(imports=["my_own_sets"])\n' + MODEL + SET,
      'with the module my_own_sets; import it before'),
-    ('custom_imports = 5\n' + MINIMAL + SET, 'name no modules'),
-    ('custom_imports = dict(imports=5)\n' + MINIMAL + SET, 'name no modules'),
-    ('default_scope = "antigravity"\n' + MINIMAL + SET,
+    ('custom_imports = 5\n' + MODEL + SET, 'name no modules'),
+    ('custom_imports = dict(imports=5)\n' + MODEL + SET, 'name no modules'),
+    ('default_scope = "antigravity"\n' + MODEL + SET,
      "scope 'antigravity', which is none of mmseg, mmengine"),
-    ('default_scope = 5\n' + MINIMAL + SET, 'scope 5'),
+    ('default_scope = 5\n' + MODEL + SET, 'scope 5'),
     ('model = dict(type="EncoderDecoder", x=dict(_scope_="antigravity"))\n' + SET,
      "scope 'antigravity'"),
     ('model = dict(type="EncoderDecoder", x=dict(class_weight="http://a/b"))\n'
      + SET, 'names the file http://a/b as class_weight'),
     ('model = dict(type="EncoderDecoder", x=dict(file="w.PKL"))\n' + SET,
      'names the file w.PKL as file'),
-    (MINIMAL + SET + 'a = {[]: 1}', 'more than plain values'),
-    (MINIMAL + SET + 'a = {[1]}', 'more than plain values'),
-    (MINIMAL + SET + 'a = dict(5)', 'more than plain values'),
-    (MINIMAL + SET + 'a = dict(**5)', 'more than plain values'),
-    (MINIMAL + SET + 'filename = 5', 'cannot be read'),
+    (MODEL + SET + 'a = {[]: 1}', 'more than plain values'),
+    (MODEL + SET + 'a = {[1]}', 'more than plain values'),
+    (MODEL + SET + 'a = dict(5)', 'more than plain values'),
+    (MODEL + SET + 'a = dict(**5)', 'more than plain values'),
+    (MODEL + SET + 'filename = 5', 'cannot be read'),
 ])
-def test_a_config_that_is_more_than_values_is_refused(
+def test_embedded_config_rejects_unsafe_text(
         text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict={}, meta=dict(cfg=text)), 'x.pth')
@@ -206,14 +206,14 @@ def test_a_config_that_is_more_than_values_is_refused(
 
 @pytest.mark.parametrize('value', [
     5, 'text', torch.ones(2).to_sparse(), torch.ones(2, device='meta')])
-def test_weights_that_are_no_tensors_are_named(value, tmp_path):
+def test_load_rejects_weights_that_are_not_tensors(value, tmp_path):
     torch.save(dict(state_dict={'w': value}, meta={}), tmp_path / 'x.pth')
     line = refusal(load, tmp_path / 'x.pth', STDC, device='cpu')
     assert "has 'w' in its state_dict, which is no plain tensor" in line
 
 
 @pytest.mark.parametrize('meta', [[], 'text', 5, dict(classes=5)])
-def test_classes_that_are_no_list_are_named(meta, checkpoint, tmp_path):
+def test_load_rejects_classes_that_are_not_a_list(meta, checkpoint, tmp_path):
     content = torch.load(checkpoint)
     content['meta']['dataset_meta'] = meta or [1]
     torch.save(content, tmp_path / 'x.pth')
@@ -221,14 +221,14 @@ def test_classes_that_are_no_list_are_named(meta, checkpoint, tmp_path):
         load, tmp_path / 'x.pth', device='cpu')
 
 
-def test_an_empty_path_is_not_the_current_folder(model):
+def test_predict_rejects_empty_path(model):
     assert 'path of the images is empty' in refusal(predict, model, '')
 
 
-# --- What is refused ---------------------------------------------------------
+# --- Errors ------------------------------------------------------------------
 
 
-def test_a_config_alone_has_no_weights():
+def test_load_rejects_config_without_weights():
     for call in (dict(checkpoint=STDC), dict(config=STDC)):
         line = refusal(load, **call)
         assert 'stdc1_camvid.py has no weights' in line
@@ -238,7 +238,7 @@ def test_a_config_alone_has_no_weights():
         load, 'a.pth', config=STDC, weights=False)
 
 
-def test_a_checkpoint_at_fault_is_named(checkpoint, tmp_path, capsys):
+def test_load_names_file_or_device_at_fault(checkpoint, tmp_path, capsys):
     assert 'no.pth does not exist' in refusal(load, 'no.pth')
     data = Path(checkpoint).read_bytes()
     (tmp_path / 'cut.pth').write_bytes(data[:len(data) // 2])
@@ -254,7 +254,7 @@ def test_a_checkpoint_at_fault_is_named(checkpoint, tmp_path, capsys):
     assert 'size mismatch' not in printed.out + printed.err
 
 
-def test_an_auxiliary_head_may_differ(checkpoint, tmp_path):
+def test_load_accepts_other_auxiliary_head(checkpoint, tmp_path):
     content = torch.load(checkpoint)
     key = 'auxiliary_head.0.conv_seg.weight'
     content['state_dict'][key] = content['state_dict'][key][:2]
@@ -272,13 +272,13 @@ def test_an_auxiliary_head_may_differ(checkpoint, tmp_path):
     ([np.zeros((4, 4, 3), np.uint8), 5], r'images\[1\] is a int'),
     (['/'], r'images\[0\] / is a folder'),
 ])
-def test_what_is_no_image_is_refused(model, value, message):
+def test_predict_rejects_other_inputs(model, value, message):
     line = refusal(predict, model, value)
     assert re.search(message, line)
     assert 'array (H, W, 3) of uint8' in line or 'give folders alone' in line
 
 
-def test_files_that_cannot_be_predicted_are_named(model, folder):
+def test_predict_names_file_at_fault(model, folder):
     data = (folder / 'a.png').read_bytes()
     (folder / 'cut.png').write_bytes(data[:300])
     assert 'cut.png cannot be read' in refusal(predict, model, folder / 'cut.png')
@@ -287,7 +287,7 @@ def test_files_that_cannot_be_predicted_are_named(model, folder):
     assert 'no cfg' in refusal(predict, torch.nn.Identity(), folder)
 
 
-def test_a_pipeline_that_does_not_begin_with_a_file_is_named(model, image):
+def test_predict_rejects_pipeline_without_image_loader(model, image):
     other = torch.nn.Identity()
     other.cfg = Config(dict(test_dataloader=dict(dataset=dict(
         type='CamVidDataset', pipeline=[dict(type='PackSegInputs')]))))

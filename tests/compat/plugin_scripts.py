@@ -1,4 +1,4 @@
-"""What the tests of the stack share: a fresh interpreter, and which mmcv is there."""
+"""Run scripts in a fresh interpreter, and find out which mmcv is installed."""
 import os
 import subprocess
 import sys
@@ -17,9 +17,9 @@ full = pytest.mark.skipif(
 
 
 def run_script(root, folder, text):
-    """Words that a script prints in a fresh interpreter.
+    """Run a script in a fresh interpreter; return the words that it prints.
 
-    The one line that says what the plugin replaces must be there, once.
+    Assert that the line which lists the replaced classes is printed once.
     """
     script = folder / 'script.py'
     script.write_text(textwrap.dedent(text))

@@ -1,4 +1,4 @@
-"""The stand-in for mmcv.ops, beside the compiled operators where they are."""
+"""Compare our mmcv.ops with formulas, and with the compiled one if there is one."""
 import importlib
 import importlib.util
 import sys
@@ -16,7 +16,7 @@ from mmseg_encstdc.compat import mmcv_ops
 
 
 @lite
-def test_mmcv_ops_is_there_whichever_import_comes_first(root, tmp_path):
+def test_supply_mmcv_ops_in_any_import_order(root, tmp_path):
     printed = run_script(
         root, tmp_path, """
         import importlib
@@ -40,7 +40,7 @@ def test_mmcv_ops_is_there_whichever_import_comes_first(root, tmp_path):
 
 
 @lite
-def test_a_spawned_worker_of_a_program_with_the_plugin_has_it_too(root, tmp_path):
+def test_supply_mmcv_ops_in_spawned_worker(root, tmp_path):
     printed = run_script(
         root, tmp_path, """
         import multiprocessing
@@ -64,7 +64,7 @@ def test_a_spawned_worker_of_a_program_with_the_plugin_has_it_too(root, tmp_path
 
 
 @lite
-def test_another_operator_is_a_missing_module_that_names_the_full_mmcv():
+def test_mmcv_ops_names_full_mmcv_for_other_operator():
     with pytest.raises(ModuleNotFoundError, match='mmcv.ops.nms .* full mmcv'):
         _ = mmcv.ops.nms
     with pytest.raises(ModuleNotFoundError, match='full mmcv'):
@@ -74,13 +74,13 @@ def test_another_operator_is_a_missing_module_that_names_the_full_mmcv():
 
 
 @lite
-def test_a_missing_dunder_is_an_attribute_error_so_that_inspection_works():
+def test_mmcv_ops_raises_attribute_error_for_dunder():
     with pytest.raises(AttributeError, match='__wrapped__'):
         _ = mmcv.ops.__wrapped__
     assert not hasattr(mmcv.ops, '__file__')
 
 
-def test_preparing_and_registering_again_changes_nothing():
+def test_prepare_and_register_are_idempotent():
     from mmseg.registry import MODELS
     ops, head = sys.modules['mmcv.ops'], MODELS.get('EncHead')
     compat.prepare()
@@ -89,7 +89,7 @@ def test_preparing_and_registering_again_changes_nothing():
     assert MODELS.get('EncHead') is head
 
 
-def test_a_full_mmcv_keeps_its_own_operators(monkeypatch):
+def test_supply_mmcv_ops_keeps_compiled_operators(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name, package=None:
@@ -99,7 +99,7 @@ def test_a_full_mmcv_keeps_its_own_operators(monkeypatch):
     assert 'mmcv.ops' not in sys.modules
 
 
-def test_operators_that_are_already_imported_are_left_alone(monkeypatch):
+def test_supply_mmcv_ops_keeps_imported_operators(monkeypatch):
     full = SimpleNamespace()
     monkeypatch.setitem(sys.modules, 'mmcv.ops', full)
     mmcv_ops.supply_mmcv_ops()
@@ -107,7 +107,7 @@ def test_operators_that_are_already_imported_are_left_alone(monkeypatch):
 
 
 def bilinear(feature, x, y):
-    """Value of feature (H, W) at pixel coordinates, zero outside."""
+    """Return the value of a map (H, W) at pixel coordinates, 0 outside."""
     height, width = feature.shape
     left, top = int(np.floor(x)), int(np.floor(y))
     value = 0.
@@ -120,7 +120,7 @@ def bilinear(feature, x, y):
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
-def test_point_sample_is_bilinear_interpolation_at_relative_points(align_corners):
+def test_point_sample_equals_bilinear_interpolation(align_corners):
     feature, points = torch.randn(2, 3, 4, 5).double(), torch.rand(2, 7, 2).double()
     sampled = mmcv_ops.point_sample(feature, points, align_corners)
     assert sampled.shape == (2, 3, 7)
@@ -146,7 +146,7 @@ def test_point_sample_takes_a_grid_of_points():
 @full
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('shape', [(2, 7, 2), (2, 6, 3, 2)])
-def test_point_sample_is_that_of_the_full_mmcv(shape, align_corners):
+def test_point_sample_equals_mmcv(shape, align_corners):
     feature, points = torch.randn(2, 3, 4, 5), torch.rand(shape)
     assert torch.equal(
         mmcv_ops.point_sample(feature, points, align_corners),
@@ -154,14 +154,14 @@ def test_point_sample_is_that_of_the_full_mmcv(shape, align_corners):
 
 
 @full
-def test_the_compiled_operators_work():
+def test_compiled_mmcv_operators_run():
     boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 5.], [6., 6., 9., 9.]])
     kept = mmcv.ops.nms(boxes, torch.tensor([.9, .8, .7]), 0.5)[1]
     assert kept.tolist() == [0, 2]
 
 
 def focal_loss_by_element(logits, target, gamma, alpha, weight):
-    """The paper's equation 5, one element after another."""
+    """Compute equation 5 of arXiv 1708.02002, element by element."""
     loss = torch.zeros_like(logits)
     for n in range(logits.size(0)):
         for c in range(logits.size(1)):
@@ -178,7 +178,7 @@ def focal_loss_by_element(logits, target, gamma, alpha, weight):
 
 
 @pytest.mark.parametrize('weight', [None, [0.5, 2., 3.]])
-def test_sigmoid_focal_loss_is_the_formula_of_the_paper(weight):
+def test_sigmoid_focal_loss_equals_formula(weight):
     logits = torch.randn(6, 3).double() * 3
     target = torch.tensor([0, 1, 2, 3, 1, 0])  # 3 is "none of them"
     weight = None if weight is None else torch.tensor(weight).double()
@@ -193,7 +193,7 @@ def test_sigmoid_focal_loss_is_the_formula_of_the_paper(weight):
     torch.testing.assert_close(mean, expected.sum() / 6)
 
 
-def test_sigmoid_focal_loss_of_sure_predictions_is_finite():
+def test_sigmoid_focal_loss_of_large_logits_is_finite():
     logits = torch.tensor([[1000., -1000.]], requires_grad=True)
     for target in (0, 1):
         loss = mmcv_ops.sigmoid_focal_loss(logits, torch.tensor([target]))
@@ -206,7 +206,7 @@ def test_sigmoid_focal_loss_of_no_rows_is_zero():
     assert mmcv_ops.sigmoid_focal_loss(*empty) == 0
 
 
-def test_sigmoid_focal_loss_names_the_reductions_there_are():
+def test_sigmoid_focal_loss_rejects_reduction():
     with pytest.raises(ValueError, match="'none', 'mean' or 'sum', got 'max'"):
         mmcv_ops.sigmoid_focal_loss(
             torch.zeros(1, 1), torch.zeros(1, dtype=torch.long), reduction='max')

@@ -1,4 +1,4 @@
-"""MMSegmentation's own names are replaced, or left alone."""
+"""Test replacing MMSegmentation's classes, and keeping them."""
 import os
 import subprocess
 import sys
@@ -18,8 +18,8 @@ print(*(MODELS.get(name).__module__.split('.')[0] for name in {NAMES}),
 
 
 def show(tmp_path, root, before, override):
-    """What a script that imports ``before`` prints, and which module has each
-    of MMSegmentation's names."""
+    """Run a script that begins with ``before``; return the lines that it prints, and
+    the package of each of MMSegmentation's names."""
     script = tmp_path / 'show.py'
     script.write_text(textwrap.dedent(before) + SHOW)
     done = subprocess.run(
@@ -36,7 +36,7 @@ def show(tmp_path, root, before, override):
     'import mmseg_encstdc, mmseg.models',
     pytest.param('import mmseg.models, mmseg_encstdc', marks=full),
 ])
-def test_every_name_is_replaced_and_one_line_says_so(root, tmp_path, before):
+def test_override_replaces_all_names_with_one_line(root, tmp_path, before):
     said, modules = show(tmp_path, root, before, '')
     assert modules == ['mmseg_encstdc'] * 6
     line, = said
@@ -44,11 +44,11 @@ def test_every_name_is_replaced_and_one_line_says_so(root, tmp_path, before):
         name in line for name in (*NAMES, 'OHEMPixelSampler'))
 
 
-def test_with_the_variable_at_0_stock_names_are_left_alone(root, tmp_path):
+def test_override_0_keeps_mmsegmentation(root, tmp_path):
     said, modules = show(tmp_path, root, 'import mmseg_encstdc', '0')
     assert modules == ['mmseg'] * 6 and not said
 
 
-def test_another_value_of_the_variable_is_named(root, tmp_path):
+def test_override_rejects_other_value(root, tmp_path):
     _, error = show(tmp_path, root, 'import mmseg_encstdc', 'no')
     assert 'MMSEG_ENCSTDC_OVERRIDE=no is not known; give 1' in error

@@ -1,4 +1,4 @@
-"""MMEngine's checkpoints load, and nothing in them is executed."""
+"""Test that MMEngine's checkpoints load, and that no pickled code runs."""
 import io
 import os
 import pickle
@@ -19,7 +19,7 @@ weights_only_is_default = pytest.mark.skipif(
 
 @pytest.fixture
 def own_globals():
-    """Only the plugin's allow-list, until the end of the test."""
+    """Allow only this package's globals during the test."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     checkpoints.allow_own_checkpoints()
@@ -29,7 +29,7 @@ def own_globals():
 
 
 def message_hub():
-    """A hub as training fills it: scalars of each kind, and information."""
+    """Return a message hub as training fills it."""
     hub = MessageHub('test_compat')
     for step in range(4):
         hub.update_scalar('train/loss', 1. / (step + 1))
@@ -40,19 +40,19 @@ def message_hub():
 
 
 def saved(content):
-    """What torch.save writes."""
+    """Return the bytes that torch.save writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
 
 
 def load(data, **kwargs):
-    """What torch.load reads."""
+    """Return what torch.load reads from bytes."""
     return torch.load(io.BytesIO(data), **kwargs)
 
 
 def rewritten(data, old, new):
-    """A checkpoint in whose pickle one text stands for another."""
+    """Return a checkpoint with one text of its pickle replaced by another."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source:
         with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as target:
@@ -78,7 +78,7 @@ def assert_same_hub(state, hub):
 
 
 @weights_only_is_default
-def test_mmengine_loads_the_training_checkpoint_it_saved(tmp_path, own_globals):
+def test_mmengine_loads_its_training_checkpoint(tmp_path, own_globals):
     from mmengine.runner import load_checkpoint, save_checkpoint
     model, hub = torch.nn.Linear(2, 1), message_hub()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -101,7 +101,7 @@ def test_mmengine_loads_the_training_checkpoint_it_saved(tmp_path, own_globals):
 
 
 @weights_only_is_default
-def test_mmengine_does_not_run_what_a_checkpoint_says(tmp_path, own_globals):
+def test_mmengine_executes_no_pickled_code(tmp_path, own_globals):
     from mmengine.runner.checkpoint import CheckpointLoader
     path, marker = str(tmp_path / 'hostile.pth'), tmp_path / 'marker'
     torch.save(chain_to_eval(marker), path)
@@ -110,7 +110,7 @@ def test_mmengine_does_not_run_what_a_checkpoint_says(tmp_path, own_globals):
     assert not marker.exists()
 
 
-def test_a_loader_with_a_second_try_loses_it(monkeypatch):
+def test_keep_checkpoints_safe_removes_second_load(monkeypatch):
     from mmengine.runner import checkpoint
     def twice(file, map_location=None, weights_only=None):
         raise AssertionError
@@ -122,14 +122,14 @@ def test_a_loader_with_a_second_try_loses_it(monkeypatch):
 
 
 @weights_only_is_default
-def test_without_the_allow_list_the_checkpoint_does_not_load(own_globals):
+def test_checkpoint_needs_allowed_globals(own_globals):
     torch.serialization.clear_safe_globals()
     with pytest.raises(pickle.UnpicklingError):
         load(saved(message_hub().state_dict()))
 
 
 @weights_only_is_default
-def test_every_entry_of_the_allow_list_is_needed(own_globals):
+def test_allowed_globals_are_all_needed(own_globals):
     entries = checkpoints._checkpoint_globals()
     data = saved(message_hub().state_dict())
     spare = []
@@ -150,7 +150,7 @@ def test_every_entry_of_the_allow_list_is_needed(own_globals):
 @weights_only_is_default
 @pytest.mark.parametrize('module', [b'numpy.core.multiarray',
                                     b'numpy._core.multiarray'])
-def test_a_checkpoint_of_either_numpy_loads(own_globals, module):
+def test_checkpoint_of_either_numpy_loads(own_globals, module):
     hub = message_hub()
     this = np.asarray(0).__reduce__()[0].__module__.encode()
     data = rewritten(saved(hub.state_dict()), this + b'\n', module + b'\n')
@@ -158,7 +158,7 @@ def test_a_checkpoint_of_either_numpy_loads(own_globals, module):
 
 
 class Call:
-    """Pickles as a call, whose function may be the result of another."""
+    """Pickle as a call, whose function may be the result of another call."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
@@ -171,14 +171,14 @@ class Call:
 
 
 def through(obj, *names):
-    """The pickle of obj.name.name ..."""
+    """Return an object that pickles as obj.name.name ..."""
     for name in names:
         obj = Call(getattr, obj, name)
     return obj
 
 
 def chain_to_eval(marker):
-    """From HistoryBuffer to eval, by attributes alone."""
+    """Return a chain of attributes from HistoryBuffer to eval."""
     namespace = through(HistoryBuffer, '__init__', '__globals__')
     builtins = Call(through(namespace, 'get'), '__builtins__')
     function = Call(through(builtins, 'get'), 'eval')
@@ -186,7 +186,7 @@ def chain_to_eval(marker):
 
 
 @weights_only_is_default
-def test_a_checkpoint_that_walks_to_eval_is_refused_before_it_gets_there(
+def test_restricted_getattr_stops_chain_to_eval(
         tmp_path, own_globals):
     data, marker = saved(chain_to_eval(tmp_path / 'marker')), tmp_path / 'marker'
     with pytest.raises(pickle.UnpicklingError):
@@ -211,13 +211,13 @@ def test_a_checkpoint_that_walks_to_eval_is_refused_before_it_gets_there(
     Call(getattr, HistoryBuffer, 'update', None),
     through(Call(HistoryBuffer, [1.], [1]), 'mean'),
 ], ids=lambda content: '.'.join(str(a) for a in content.arguments[1:2]))
-def test_an_attribute_that_mmengine_does_not_save_is_refused(own_globals, content):
+def test_restricted_getattr_rejects_other_attribute(own_globals, content):
     with pytest.raises(pickle.UnpicklingError, match='asks for attribute'):
         load(saved([content]))
 
 
 @weights_only_is_default
-def test_a_function_that_is_not_on_the_allow_list_is_refused(tmp_path, own_globals):
+def test_checkpoint_with_other_function_is_refused(tmp_path, own_globals):
     data = saved(Call(os.mkdir, str(tmp_path / 'made')))
     with pytest.raises(pickle.UnpicklingError):
         load(data)
@@ -225,7 +225,7 @@ def test_a_function_that_is_not_on_the_allow_list_is_refused(tmp_path, own_globa
 
 
 @weights_only_is_default
-def test_what_the_allowed_attributes_give_cannot_be_called(own_globals):
+def test_allowed_attributes_cannot_be_called(own_globals):
     content = Call(through(HistoryBuffer, 'mean'), Call(HistoryBuffer, [1.], [1]))
     assert load(saved(content), weights_only=False) == 1
     with pytest.raises(pickle.UnpicklingError):
@@ -233,19 +233,19 @@ def test_what_the_allowed_attributes_give_cannot_be_called(own_globals):
 
 
 @pytest.mark.parametrize('name', ['min', 'max', 'current', 'mean'])
-def test_the_four_methods_that_mmengine_saves_are_found(name):
+def test_restricted_getattr_returns_history_buffer_methods(name):
     found = checkpoints.restricted_getattr(HistoryBuffer, name)
     assert found is getattr(HistoryBuffer, name)
 
 
-def test_the_real_getattr_is_not_on_the_allow_list():
+def test_allowed_globals_exclude_getattr():
     entries = [entry[0] if isinstance(entry, tuple) else entry
                for entry in checkpoints._checkpoint_globals()]
     assert getattr not in entries
     assert checkpoints.restricted_getattr in entries
 
 
-def test_before_torch_2_6_nothing_is_allowed(monkeypatch):
+def test_allow_own_checkpoints_before_torch_2_6_does_nothing(monkeypatch):
     calls = []
     monkeypatch.setattr(torch, '__version__', '2.5.1')
     monkeypatch.setattr(torch.serialization, 'add_safe_globals', calls.append)

@@ -1,4 +1,4 @@
-"""Which versions of the stack are accepted, and what a refusal says."""
+"""Test which versions of the libraries are accepted, and the messages."""
 import importlib.util
 import sys
 
@@ -8,13 +8,13 @@ from packaging.version import Version
 from mmseg_encstdc.compat import versions
 
 
-def test_the_installed_stack_is_accepted():
+def test_check_stack_accepts_installed_versions():
     assert versions.check_stack() is None
 
 
 @pytest.fixture(params=['stock', 'fork'])
 def rows(request, monkeypatch):
-    """What is required, as if just this family's distributions were there."""
+    """Return the requirement as if only these distributions were installed."""
     fork = request.param == 'fork'
     monkeypatch.setattr(versions, '_distribution_exists', lambda name: fork)
     for module, (low, _, _) in (versions.FORK if fork else versions.STOCK).items():
@@ -23,7 +23,7 @@ def rows(request, monkeypatch):
 
 
 def hide(monkeypatch, *modules):
-    """Let modules be missing."""
+    """Pretend that modules are not installed."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name, package=None:
@@ -31,7 +31,7 @@ def hide(monkeypatch, *modules):
 
 
 @pytest.mark.parametrize('module', ['mmengine', 'mmcv', 'mmseg'])
-def test_a_missing_library_is_one_line_that_says_what_to_install(
+def test_check_stack_names_missing_library(
         monkeypatch, rows, module):
     hide(monkeypatch, module)
     with pytest.raises(versions.StackError) as caught:
@@ -51,7 +51,7 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(
     (('onedl-mmsegmentation', ), 'mmcv', 'onedl-mmcv==2.3.6'),
     (('onedl-mmengine', 'onedl-mmcv'), 'mmseg', 'onedl-mmsegmentation==1.4.2'),
 ])
-def test_a_missing_library_completes_the_family_that_is_there(
+def test_requirement_of_missing_library_follows_installed_fork(
         monkeypatch, there, missing, install):
     hide(monkeypatch, missing)
     monkeypatch.setattr(versions, '_distribution_exists', there.__contains__)
@@ -66,7 +66,7 @@ def test_a_missing_library_completes_the_family_that_is_there(
     ('mmseg', '0.30.0'),
     ('mmseg', '2.0.0'),
 ])
-def test_a_version_out_of_range_is_one_line_with_the_accepted_ones(
+def test_check_stack_names_accepted_versions(
         monkeypatch, rows, module, version):
     monkeypatch.setattr(sys.modules[module], '__version__', version)
     with pytest.raises(versions.StackError) as caught:
@@ -78,7 +78,7 @@ def test_a_version_out_of_range_is_one_line_with_the_accepted_ones(
     assert f'pip install {install}' in message
 
 
-def test_the_lowest_versions_are_accepted(rows):
+def test_check_stack_accepts_lowest_versions(rows):
     assert versions.check_stack() is None
 
 
@@ -90,7 +90,7 @@ def test_the_lowest_versions_are_accepted(rows):
     (('onedl-mmcv', ), 'mmseg', '1.2.2', True),
     (('onedl-mmsegmentation', ), 'mmseg', '1.2.2', False),
 ])
-def test_each_library_has_the_range_of_its_own_family(
+def test_requirement_depends_on_distribution(
         monkeypatch, there, module, version, accepted):
     monkeypatch.setattr(versions, '_distribution_exists', there.__contains__)
     low, high, _ = versions.requirement(module)

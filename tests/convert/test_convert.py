@@ -1,4 +1,4 @@
-"""Conversion: what is left out is told, all else must fit, nothing is executed."""
+"""Test converting checkpoints: keys, weights left out, errors."""
 import pickle
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def encnet():
 
 @pytest.fixture
 def saved(tmp_path):
-    """Write a checkpoint; returns its path."""
+    """Return a function that writes a checkpoint and returns its path."""
     def write(content, name='authors.pth'):
         path = tmp_path / name
         torch.save(content, path)
@@ -52,7 +52,7 @@ def saved(tmp_path):
 
 
 def imagenet(state, prefix):
-    """The classification checkpoint behind a segmentation checkpoint."""
+    """Return the ImageNet checkpoint inside a segmentation checkpoint."""
     return {key[len(prefix):]: value for key, value in state.items()
             if key.startswith(prefix)}
 
@@ -66,7 +66,7 @@ def imagenet(state, prefix):
     lambda state: dict(state_dict={f'module.{k}': v for k, v in state.items()}),
     lambda state: {f'module.{k}': v for k, v in state.items()},
 ])
-def test_a_state_dict_is_found_in_any_wrapping(saved, stdc, wrap):
+def test_convert_finds_wrapped_state_dict(saved, stdc, wrap):
     cfg = stdc_config('STDCNet813')
     plain = stdc_seg.convert(saved(stdc), cfg)
     found = stdc_seg.convert(saved(wrap(stdc), 'wrapped.pth'), cfg)
@@ -76,7 +76,7 @@ def test_a_state_dict_is_found_in_any_wrapping(saved, stdc, wrap):
 
 @pytest.mark.parametrize('converter, config, state', [
     (stdc_seg, STDC1, 'stdc'), (pytorch_encoding, ENCNET, 'encnet')])
-def test_the_result_is_a_checkpoint_that_the_tools_take(
+def test_convert_file_writes_loadable_checkpoint(
         saved, tmp_path, request, converter, config, state):
     source = saved(request.getfixturevalue(state))
     target = str(tmp_path / 'deeper' / 'ours.pth')
@@ -92,7 +92,7 @@ def test_the_result_is_a_checkpoint_that_the_tools_take(
     assert not list(tmp_path.glob('**/*.partial'))
 
 
-def test_heads_that_the_config_does_not_train_are_told(saved, tmp_path, stdc):
+def test_convert_file_lists_heads_left_out(saved, tmp_path, stdc):
     said = convert_file(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), STDC1)
     told = {line.split(': ')[1].split(' ')[0] for line in said.splitlines()
             if line.startswith('left out')}
@@ -103,14 +103,14 @@ def test_heads_that_the_config_does_not_train_are_told(saved, tmp_path, stdc):
     assert 'conv_out_sp4.conv_out.weight' in left_out
 
 
-def test_an_auxiliary_head_may_be_left_out(saved, encnet):
+def test_pytorch_encoding_leaves_auxiliary_head_out(saved, encnet):
     cfg = encnet_config('resnet50s')
     cfg.model.auxiliary_head = None
     found = pytorch_encoding.convert(saved(encnet), cfg)
     assert found.left_out and all(k.startswith('auxlayer') for k in found.left_out)
 
 
-def test_gains_of_activated_norms_become_plain_ones(saved, stdc):
+def test_stdc_seg_converts_in_place_norm_weights(saved, stdc):
     state = stdc_seg.convert(saved(stdc), stdc_config('STDCNet813')).state
     name = 'cp.arm32.conv.bn.weight'
     assert (stdc[name] < 0).any()
@@ -125,7 +125,7 @@ def test_gains_of_activated_norms_become_plain_ones(saved, stdc):
 
 @pytest.mark.parametrize('depth, config', [
     ('resnet50s', 'encnet_r50s_ade.py'), ('resnet101s', 'encnet_r101s_ade.py')])
-def test_a_resnet_of_imagenet_becomes_what_init_cfg_takes(
+def test_convert_file_makes_resnet_backbone_for_init_cfg(
         saved, tmp_path, depth, config):
     state = imagenet(encnet_state(depth), 'pretrained.')
     state['fc.weight'] = torch.zeros(1000, 2048)
@@ -142,7 +142,7 @@ def test_a_resnet_of_imagenet_becomes_what_init_cfg_takes(
                        state['layer4.1.conv3.weight'])
 
 
-def test_an_stdc_of_imagenet_becomes_what_init_cfg_takes(saved, tmp_path, stdc):
+def test_convert_file_makes_stdc_backbone_for_init_cfg(saved, tmp_path, stdc):
     state = imagenet(stdc, 'cp.backbone.')
     target = str(tmp_path / 'backbone.pth')
     said = convert_file(stdc_seg, saved(dict(state_dict=state)), target, STDC1)
@@ -157,7 +157,7 @@ def test_an_stdc_of_imagenet_becomes_what_init_cfg_takes(saved, tmp_path, stdc):
 
 @pytest.mark.parametrize('backbone, config', [
     ('STDCNet813', 'stdc1_imagenet.py'), ('STDCNet1446', 'stdc2_imagenet.py')])
-def test_the_classifier_of_imagenet_is_converted_whole(
+def test_convert_file_makes_stdc_classifier(
         saved, tmp_path, backbone, config):
     state = imagenet(stdc_state(backbone), 'cp.backbone.')
     target = str(tmp_path / 'classifier.pth')
@@ -175,12 +175,12 @@ def test_the_classifier_of_imagenet_is_converted_whole(
         torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
 
 
-# --- What is refused ---------------------------------------------------------
+# --- Errors ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('converter, config, state', [
     (stdc_seg, STDC1, 'stdc'), (pytorch_encoding, ENCNET, 'encnet')])
-def test_converting_twice_is_refused(
+def test_convert_file_rejects_converted_checkpoint(
         saved, tmp_path, request, converter, config, state):
     once, twice = str(tmp_path / 'once.pth'), str(tmp_path / 'twice.pth')
     convert_file(converter, saved(request.getfixturevalue(state)), once, config)
@@ -189,7 +189,7 @@ def test_converting_twice_is_refused(
         convert_file(converter, once, twice, config)
 
 
-def test_a_truncated_file_is_refused(saved, stdc):
+def test_convert_rejects_truncated_file(saved, stdc):
     path = saved(stdc)
     content = open(path, 'rb').read()
     open(path, 'wb').write(content[:len(content) // 2])
@@ -199,7 +199,7 @@ def test_a_truncated_file_is_refused(saved, stdc):
 
 
 class Trap:
-    """Pickled, it would write a file when it is loaded."""
+    """Create a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -209,7 +209,7 @@ class Trap:
 
 
 @pytest.mark.parametrize('converter', [stdc_seg, pytorch_encoding, mmsegmentation])
-def test_no_pickled_code_is_executed(saved, tmp_path, converter):
+def test_convert_executes_no_pickled_code(saved, tmp_path, converter):
     path = saved(dict(state_dict={}, meta={}, trap=Trap(str(tmp_path / 'sprung'))))
     with pytest.raises(InputError, match='cannot be read'):
         converter.convert(path, stdc_config('STDCNet813'))
@@ -228,17 +228,17 @@ def test_no_pickled_code_is_executed(saved, tmp_path, converter):
      'is a checkpoint of MMEngine'),
 ])
 @pytest.mark.parametrize('converter', [stdc_seg, pytorch_encoding])
-def test_a_foreign_file_is_refused(saved, converter, content, message):
+def test_convert_rejects_other_content(saved, converter, content, message):
     with pytest.raises(InputError, match=message):
         converter.convert(saved(content), stdc_config('STDCNet813'))
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_convert_names_missing_file():
     with pytest.raises(InputError, match='checkpoint none.pth does not exist'):
         stdc_seg.convert('none.pth', stdc_config('STDCNet813'))
 
 
-def test_keys_that_are_missing_unknown_or_of_another_shape_are_listed(
+def test_convert_lists_keys_at_fault(
         saved, stdc, encnet):
     cfg = stdc_config('STDCNet813')
     lacking = {k: v for k, v in stdc.items() if not k.startswith('ffm.conv1')}
@@ -255,19 +255,19 @@ def test_keys_that_are_missing_unknown_or_of_another_shape_are_listed(
                                  encnet_config('resnet50s'))
 
 
-def test_another_depth_is_refused_with_a_count(saved, stdc):
+def test_convert_counts_keys_of_other_depth(saved, stdc):
     with pytest.raises(InputError, match='does not fit the model.* and .* more'):
         stdc_seg.convert(saved(stdc), stdc_config('STDCNet1446'))
 
 
-def test_two_versions_of_the_backbone_are_refused(saved, stdc):
+def test_stdc_seg_rejects_differing_backbone_copies(saved, stdc):
     name = 'cp.backbone.x8.0.2.conv_list.0.conv.weight'
     with pytest.raises(InputError, match=f'two versions.*{name}'):
         stdc_seg.convert(
             saved({**stdc, name: stdc[name] + 1}), stdc_config('STDCNet813'))
 
 
-def test_the_target_is_another_file_in_a_place_that_can_be_written(
+def test_convert_file_rejects_unwritable_target(
         saved, stdc, tmp_path):
     source = saved(stdc)
     with pytest.raises(InputError, match='DST .* is SRC'):
@@ -286,7 +286,7 @@ def stock_checkpoint(cfg):
 
 
 def stock_stdc():
-    """MMSegmentation's STDC1, with two-channel detail head and biases."""
+    """Return MMSegmentation's STDC1 and ours: model configs with biases."""
     from mmseg.models.decode_heads import STDCHead
     cfg = Config.fromfile(STDC1).model
     for head in (cfg.decode_head, *cfg.auxiliary_head[:2]):
@@ -299,18 +299,19 @@ def stock_stdc():
     return {**cfg, 'auxiliary_head': theirs}, {**cfg, 'auxiliary_head': ours}
 
 
-def test_stock_encnet_loads_as_it_is(saved):
+def test_mmsegmentation_encnet_needs_no_conversion(saved):
     cfg = Config.fromfile(CONFIGS / 'encnet_r50_ade.py')
     assert mmsegmentation.convert(saved(stock_checkpoint(cfg.model)), cfg) is None
 
 
-def test_the_second_channel_of_a_stock_detail_head_is_ours(saved):
+def test_mmsegmentation_keeps_second_detail_channel(saved):
     theirs, ours = stock_stdc()
     checkpoint = stock_checkpoint(theirs)
     cfg = Config.fromfile(STDC1)
     cfg.model = ours
     found = mmsegmentation.convert(saved(checkpoint), cfg)
-    assert {k.rsplit('.', 1)[1] for k in found.left_out} == set(mmsegmentation.KERNELS)
+    left_out = {key.rsplit('.', 1)[1] for key in found.left_out}
+    assert left_out == set(mmsegmentation.CONSTANTS)
     model, two = MODELS.build(ours).eval(), MODELS.build(theirs).eval()
     model.load_state_dict(found.state, strict=True)
     two.load_state_dict(checkpoint['state_dict'])
@@ -321,7 +322,7 @@ def test_the_second_channel_of_a_stock_detail_head_is_ours(saved):
     torch.testing.assert_close(detail, both[:, 1:])
 
 
-def test_a_bias_without_a_place_says_which_option_keeps_it(saved):
+def test_mmsegmentation_names_heads_that_need_bias(saved):
     theirs, _ = stock_stdc()
     with pytest.raises(InputError, match='auxiliary_head.0, .*set bias=True'):
         mmsegmentation.convert(saved(stock_checkpoint(theirs)), Config.fromfile(STDC1))
@@ -330,8 +331,8 @@ def test_a_bias_without_a_place_says_which_option_keeps_it(saved):
 # --- The command line --------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['stdc_seg', 'pytorch_encoding', 'stock'])
-def test_a_tool_says_in_one_line_what_is_wrong(root, tmp_path, name):
+@pytest.mark.parametrize('name', ['stdc_seg', 'pytorch_encoding', 'mmsegmentation'])
+def test_convert_tools_end_with_one_line(root, tmp_path, name):
     (tmp_path / 'foreign.pth').write_bytes(b'no checkpoint')
     done = subprocess.run(
         [sys.executable, f'tools/convert/{name}.py', str(tmp_path / 'foreign.pth'),
@@ -343,7 +344,7 @@ def test_a_tool_says_in_one_line_what_is_wrong(root, tmp_path, name):
     assert not (tmp_path / 'out.pth').exists()
 
 
-def test_a_config_may_lie_anywhere(saved, tmp_path, stdc):
+def test_convert_file_takes_config_in_any_folder(saved, tmp_path, stdc):
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = '{STDC1}'\n")
     convert_file(stdc_seg, saved(stdc), str(tmp_path / 'ours.pth'), str(config))

@@ -1,4 +1,4 @@
-"""Converted networks give the authors' outputs, number for number."""
+"""Compare converted networks with outputs of the authors' code."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,16 +17,16 @@ from mmseg.registry import MODELS
 
 from mmseg_encstdc.convert import pytorch_encoding, stdc_seg
 
-WIDTH = 1e-5
+TOLERANCE = 1e-5
 
 
 def converted(converter, state, cfg, tmp_path):
-    """The config's model with the converted weights, for evaluation."""
+    """Return the config's model with the converted weights, in evaluation mode."""
     torch.save(state, tmp_path / 'authors.pth')
     found = converter.convert(str(tmp_path / 'authors.pth'), cfg)
     model = MODELS.build(cfg.model)
     model.load_state_dict(found.state, strict=True)
-    return model.eval(), found
+    return model.eval()
 
 
 def upsampled(logits, image):
@@ -36,10 +36,10 @@ def upsampled(logits, image):
 
 @pytest.mark.parametrize('variant', ENCNET)
 @torch.no_grad()
-def test_encnet_is_the_authors(variant, tmp_path):
+def test_converted_encnet_equals_authors(variant, tmp_path):
     expected = {name.split('.')[1]: value for name, value in
                 arrays('encnet').items() if name.startswith(f'{variant}.')}
-    model, _ = converted(pytorch_encoding, encnet_state(variant),
+    model = converted(pytorch_encoding, encnet_state(variant),
                          encnet_config(variant), tmp_path)
     image = tensor('image', (1, 3, 96, 128))
     features = model.backbone(image)
@@ -50,16 +50,16 @@ def test_encnet_is_the_authors(variant, tmp_path):
         c4=features[3][:, ::32, ::2, ::2])
     assert got.keys() == expected.keys()
     for name, value in got.items():
-        assert relative_error(value, expected[name]) < WIDTH, name
+        assert relative_error(value, expected[name]) < TOLERANCE, name
 
 
 @pytest.mark.parametrize('backbone', STDC)
 @torch.no_grad()
-def test_stdc_is_the_authors(backbone, tmp_path):
+def test_converted_stdc_equals_authors(backbone, tmp_path):
     expected = {name.split('.', 1)[1]: value for name, value in
                 arrays('stdc_seg').items() if name.startswith(f'{backbone}.')}
     cfg = stdc_config(backbone, details=True)
-    model, _ = converted(stdc_seg, stdc_state(backbone), cfg, tmp_path)
+    model = converted(stdc_seg, stdc_state(backbone), cfg, tmp_path)
     image = tensor('image', (1, 3, 128, 256))
     maps = dict(zip((8, 16, 32, 2, 4), model.backbone.backbone(image)))
     features = model.backbone(image)
@@ -76,4 +76,4 @@ def test_stdc_is_the_authors(backbone, tmp_path):
         got[f'backbone.{stride}'] = value[:, ::8, step, step]
     assert got.keys() == expected.keys()
     for name, value in got.items():
-        assert relative_error(value, expected[name]) < WIDTH, name
+        assert relative_error(value, expected[name]) < TOLERANCE, name

@@ -1,5 +1,5 @@
 """Triton kernels for the tests of dev/check_kernels.py, and calls that launch them
-rightly and with each fault that the check has to find."""
+without a fault and with each fault that the check has to find."""
 import os
 from functools import partial
 

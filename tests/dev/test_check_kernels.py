@@ -1,4 +1,4 @@
-"""The check of the kernels: an nvcc that only prints, and Triton's real compiler."""
+"""Test dev/check_kernels.py with a fake nvcc, and with Triton's compiler."""
 import json
 import os
 import sys
@@ -18,7 +18,7 @@ from mmseg_encstdc.ops import backend  # noqa: E402
 FILES = sorted(file.relative_to(ROOT / 'ops').as_posix()
                for file in (ROOT / 'ops').rglob('*.cu'))
 
-# Of the real one: what each of these options prints, and a file of PTX.
+# A script that prints what nvcc prints, and writes a file of PTX.
 NVCC = """#!/bin/sh
 case "$*" in
     --list-gpu-arch) echo compute_80; echo compute_90 ;;
@@ -38,8 +38,7 @@ esac
 
 @pytest.fixture
 def programs(monkeypatch, tmp_path):
-    """Writes the only programs on the PATH, by name: nvcc, and a g++ that is
-    content."""
+    """Write the only programs on PATH, nvcc and g++; return a function for others."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     monkeypatch.setenv('PATH', str(folder))
@@ -56,7 +55,7 @@ def programs(monkeypatch, tmp_path):
 
 @pytest.fixture
 def call(monkeypatch, tmp_path):
-    """Runs the tool in this process, without Triton."""
+    """Return a function that runs the tool in this process, without Triton."""
     monkeypatch.setattr(record, 'RESULTS', tmp_path / 'results')
     monkeypatch.setattr(check_kernels, 'find_spec', lambda name: None)
 
@@ -69,7 +68,7 @@ def call(monkeypatch, tmp_path):
 
 
 def refusal(call, *words) -> str:
-    """The one line with which the tool ends."""
+    """Return the one line with which the tool ends."""
     with pytest.raises(SystemExit) as stopped:
         call(*words)
     assert '\n' not in stopped.value.code
@@ -79,7 +78,7 @@ def refusal(call, *words) -> str:
 # --- nvcc -----------------------------------------------------------------------
 
 
-def test_cuda_compiles_every_file_for_what_nvcc_knows(programs, call, capsys):
+def test_cuda_compiles_every_file_for_known_architectures(programs, call, capsys):
     call()
     lines = capsys.readouterr().out.splitlines()
     assert FILES
@@ -99,7 +98,7 @@ def test_cuda_finds_files_in_folders(programs, call, monkeypatch, tmp_path, caps
     assert ' deep/deeper/a.cu ' in capsys.readouterr().out
 
 
-def test_without_compilers_nothing_is_compiled(programs, call, capsys, tmp_path):
+def test_check_kernels_skips_missing_compilers(programs, call, capsys, tmp_path):
     (tmp_path / 'bin' / 'nvcc').unlink()
     call('--arch', 99)
     assert capsys.readouterr().out == (
@@ -107,7 +106,7 @@ def test_without_compilers_nothing_is_compiled(programs, call, capsys, tmp_path)
         'skipped: the Triton kernels were not compiled, triton is not installed\n')
 
 
-def test_without_gxx_the_binding_is_left_out(programs, call, capsys, tmp_path):
+def test_check_binding_skips_without_gxx(programs, call, capsys, tmp_path):
     (tmp_path / 'bin' / 'g++').unlink()
     call('--arch', 80)
     assert ('skipped: binding.cpp was not checked, there is no g++'
@@ -115,14 +114,14 @@ def test_without_gxx_the_binding_is_left_out(programs, call, capsys, tmp_path):
 
 
 @pytest.mark.parametrize('arch', [99, -5, 0, 75])
-def test_arch_that_nvcc_does_not_know_is_named(arch, programs, call):
+def test_cuda_rejects_unknown_arch(arch, programs, call):
     line = refusal(call, '--arch', 80, arch)
     assert line.startswith(f'error: --arch {arch} is not known to ')
     assert line.endswith('give some of 80 90')
 
 
 @pytest.mark.parametrize('jobs', [0, -1])
-def test_jobs_below_one_are_refused(jobs, programs, call):
+def test_check_kernels_rejects_jobs_below_one(jobs, programs, call):
     assert refusal(call, '--jobs', jobs) == (
         f'error: --jobs must be at least 1, got {jobs}')
 
@@ -134,14 +133,14 @@ def test_jobs_below_one_are_refused(jobs, programs, call):
     ([], 'TOP=', 'BOTTOM=', 'nvcc --dryrun -c none.cu printed nothing like'),
     (['--record'], 'release', 'edition', 'nvcc --version printed nothing like'),
 ])
-def test_nvcc_that_is_not_cudas_ends_with_one_line(
+def test_cuda_rejects_other_nvcc(
         words, before, after, says, programs, call):
     programs(nvcc=NVCC.replace(before, after))
     line = refusal(call, *words)
     assert line.startswith('error: ') and says in line
 
 
-def test_compile_error_ends_with_what_the_compiler_said(programs, call):
+def test_cuda_ends_with_compile_error(programs, call):
     programs(nvcc=NVCC.replace('*)\n', '*) echo unknown type >&2; exit 1;\n'))
     with pytest.raises(SystemExit) as stopped:
         call('--arch', 90)
@@ -156,7 +155,7 @@ def test_compile_error_ends_with_what_the_compiler_said(programs, call):
     (' 0 bytes spill loads', ' 4 bytes spill loads', 'sm_80 spills 4 bytes'),
     ('mma.sync', 'fma', 'sm_80 has no tensor-core instructions'),
 ])
-def test_cuda_spills_and_plain_products_are_faults(
+def test_cuda_reports_spills_and_missing_tensor_cores(
         before, after, says, programs, call, capsys):
     programs(nvcc=NVCC.replace(before, after))
     with pytest.raises(SystemExit) as stopped:
@@ -167,27 +166,28 @@ def test_cuda_spills_and_plain_products_are_faults(
         assert f' {file} ' in table
 
 
-def test_cuda_below_tensor_cores_only_has_to_compile():
+def test_cuda_faults_ignores_gpus_below_tensor_cores():
     row = cuda.Row('a.cu', 'sm_75', 1, 255, 8, None, 0)
     assert cuda.faults(row) == []
     assert len(cuda.faults(row._replace(target='sm_80'))) == 2
 
 
-def test_record_names_compilers_and_kernels(programs, call, tmp_path):
+def test_record_has_compilers_and_kernels(programs, call, tmp_path):
     call('--record', '--arch', 80)
     result = json.loads((tmp_path / 'results' / 'kernels.json').read_text())
     assert (result['nvcc'], result['triton']) == ('13.0', None)
     assert [row['kernels'] for row in result['kernels']] == FILES
 
 
-def test_record_that_cannot_be_written_is_known_first(
+def test_record_checks_file_before_compiling(
         programs, call, tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, 'compile_file', lambda *_: pytest.fail('compiled'))
     (tmp_path / 'results').write_text('a file')
     assert 'results cannot be written' in refusal(call, '--record')
 
 
-def test_control_c_ends_with_one_line(programs, call, monkeypatch, capsys):
+def test_check_kernels_ends_with_one_line_at_interrupt(
+        programs, call, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -206,8 +206,10 @@ needs_triton = pytest.mark.skipif(
 
 @pytest.fixture(scope='module')
 def compiled():
-    """Rows and faults of the kernels of broken_kernels, for two targets. The tests of
-    the operators interpret kernels; that must not reach the compiler."""
+    """Return rows and faults of broken_kernels for two targets.
+
+    TRITON_INTERPRET, which tests of the operators set, must not reach the compiler.
+    """
     import broken_kernels
     operators = {name: triton.Operator(
         'broken_kernels', getattr(broken_kernels, f'{name}_calls'), name != 'copy')
@@ -228,7 +230,7 @@ def row_of(compiled, kernels, target):
 
 @needs_triton
 @pytest.mark.parametrize('target', ['sm_86', 'gfx942'])
-def test_triton_reports_what_the_compiler_says(compiled, target):
+def test_triton_reports_figures_of_compiler(compiled, target):
     row = row_of(compiled, 'right: multiply', target)
     assert row.compiled == 1 and row.spilled_bytes == 0
     assert 8 < row.registers <= 255 and row.tensor_core_instructions > 0
@@ -237,7 +239,7 @@ def test_triton_reports_what_the_compiler_says(compiled, target):
 
 
 @needs_triton
-def test_triton_compiles_once_for_arguments_of_one_kind(compiled):
+def test_triton_compiles_once_per_specialization(compiled):
     assert row_of(compiled, 'copy: copy', 'sm_86').compiled == 3
 
 
@@ -254,13 +256,13 @@ def test_triton_compiles_once_for_arguments_of_one_kind(compiled):
     'unknown of unknown for sm_86 does not compile: CompilationError: '
     "NameError('no_such_name is not defined')",
 ])
-def test_triton_fault_is_named_once_in_one_line(compiled, fault):
+def test_triton_names_fault_once_in_one_line(compiled, fault):
     found, = (line for line in compiled[1] if line.startswith(fault))
     assert '\n' not in found
 
 
 @needs_triton
-def test_triton_that_ends_its_process_is_named():
+def test_triton_names_compiler_that_ends_its_process():
     import broken_kernels
     operator = triton.Operator('broken_kernels', broken_kernels.ending_calls, False)
     with pytest.raises(RuntimeError, match='Triton ended its process'):
@@ -268,7 +270,7 @@ def test_triton_that_ends_its_process_is_named():
 
 
 @needs_triton
-def test_triton_faults_end_the_tool_after_the_table(
+def test_triton_faults_end_tool_after_table(
         call, programs, monkeypatch, capsys, tmp_path):
     (tmp_path / 'bin' / 'nvcc').unlink()
     asked = []
@@ -287,7 +289,7 @@ def test_triton_faults_end_the_tool_after_the_table(
     assert result['nvcc'] is None and result['triton'][0].isdigit()
 
 
-def test_triton_compiles_every_operator_that_has_kernels():
+def test_triton_compiles_every_operator_with_kernels():
     assert {name: operator.module for name, operator in triton.OPERATORS.items()} == {
         name: operator.modules['triton']
         for name, operator in backend.OPERATORS.items()

@@ -1,8 +1,10 @@
-"""The one reader of checkpoints, and what it says of other files."""
+"""Test reading checkpoints, and the messages for other files."""
 import pytest
 import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
 
-from mmseg_encstdc.engine import read_checkpoint
+from mmseg_encstdc.engine import check_fits, read_checkpoint
 from mmseg_encstdc.errors import InputError
 
 WEIGHTS = {'w': torch.ones(2)}
@@ -10,7 +12,7 @@ WEIGHTS = {'w': torch.ones(2)}
 
 @pytest.fixture
 def saved(tmp_path):
-    """Write a file of torch.save; returns its path."""
+    """Return a function that saves content and returns its path."""
     def write(content):
         torch.save(content, tmp_path / 'x.pth')
         return str(tmp_path / 'x.pth')
@@ -18,14 +20,14 @@ def saved(tmp_path):
 
 
 def error_of(*args, **kwargs):
-    """The one line of the InputError that reading raises."""
+    """Return the one line of the InputError that reading raises."""
     with pytest.raises(InputError) as caught:
         read_checkpoint(*args, **kwargs)
     assert '\n' not in str(caught.value)
     return str(caught.value)
 
 
-def test_read_checkpoint_keeps_all_entries_of_a_training_checkpoint(saved):
+def test_read_checkpoint_returns_all_entries(saved):
     content = read_checkpoint(saved(dict(
         state_dict=WEIGHTS, meta=dict(iter=3), optimizer={})))
     assert content.keys() == {'state_dict', 'meta', 'optimizer'}
@@ -35,7 +37,7 @@ def test_read_checkpoint_keeps_all_entries_of_a_training_checkpoint(saved):
 @pytest.mark.parametrize('content, meta', [
     (WEIGHTS, None), (dict(state_dict=WEIGHTS, epoch=3), None),
     (dict(state_dict=WEIGHTS, meta=dict(iter=3)), dict(iter=3))])
-def test_read_checkpoint_bare_finds_the_state_dict(saved, content, meta):
+def test_read_checkpoint_bare_finds_state_dict(saved, content, meta):
     found = read_checkpoint(saved(content), bare=True)
     assert found.keys() == {'state_dict', 'meta'} and found['meta'] == meta
     assert torch.equal(found['state_dict']['w'], WEIGHTS['w'])
@@ -43,7 +45,7 @@ def test_read_checkpoint_bare_finds_the_state_dict(saved, content, meta):
 
 @pytest.mark.parametrize('content', [
     WEIGHTS, [1], dict(state_dict=WEIGHTS), dict(state_dict=5, meta={})])
-def test_read_checkpoint_without_state_dict_or_meta_names_both(saved, content):
+def test_read_checkpoint_requires_state_dict_and_meta(saved, content):
     assert ('x.pth is no checkpoint of MMEngine: it needs the dictionaries '
             'state_dict and meta') in error_of(saved(content))
 
@@ -54,11 +56,11 @@ def test_read_checkpoint_without_state_dict_or_meta_names_both(saved, content):
     ({'model': WEIGHTS}, 'holds no state dict; its entries are model'),
     ({3: torch.ones(2)}, 'holds no state dict; its entries are 3'),
 ])
-def test_read_checkpoint_bare_says_what_is_there_instead(saved, content, message):
+def test_read_checkpoint_bare_names_other_content(saved, content, message):
     assert message in error_of(saved(content), bare=True)
 
 
-def test_read_checkpoint_begins_with_the_key_and_ends_with_the_remedy(tmp_path):
+def test_read_checkpoint_message_has_key_and_remedy(tmp_path):
     for path, state in ((tmp_path / 'none.pth', 'does not exist'),
                         (tmp_path, 'is a folder')):
         line = error_of(str(path), 'model.init_cfg.checkpoint', 'set it to None')
@@ -66,7 +68,7 @@ def test_read_checkpoint_begins_with_the_key_and_ends_with_the_remedy(tmp_path):
 
 
 @pytest.mark.parametrize('bare', [False, True])
-def test_read_checkpoint_of_a_truncated_file_does_not_advise_to_trust_it(
+def test_read_checkpoint_does_not_advise_to_trust_truncated_file(
         saved, bare):
     path = saved(dict(state_dict=WEIGHTS, meta={}))
     data = open(path, 'rb').read()
@@ -74,3 +76,12 @@ def test_read_checkpoint_of_a_truncated_file_does_not_advise_to_trust_it(
     line = error_of(path, bare=bare)
     assert 'x.pth cannot be read: it is truncated, or no file of torch' in line
     assert 'weights_only' not in line
+
+
+def test_check_fits_rejects_deeper_backbone(root, tmp_path):
+    model, deeper = (MODELS.build(Config.fromfile(root / f'configs/{name}.py').model)
+                     for name in ('stdc1_camvid', 'stdc2_camvid'))
+    path = str(tmp_path / 'stdc2.pth')
+    torch.save(dict(state_dict=deeper.state_dict(), meta={}), path)
+    with pytest.raises(InputError, match='left over.*backbone.backbone.stages'):
+        check_fits(model, path)

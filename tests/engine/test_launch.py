@@ -1,4 +1,4 @@
-"""Several processes without a GPU."""
+"""Test starting several processes without a GPU."""
 import os
 import socket
 import subprocess
@@ -99,7 +99,7 @@ def free_port():
 
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
-    """What each rank saved, and what each wrote to its log."""
+    """Train in two processes; return what each saved, and the log of each."""
     folder = tmp_path_factory.mktemp('two_processes')
     script = folder / 'script.py'
     script.write_text(textwrap.dedent(TRAIN))
@@ -120,7 +120,7 @@ def two_processes(tmp_path_factory):
     return saved, logs
 
 
-def test_processes_join_a_gloo_group_and_get_the_wrapper_for_cpus(two_processes):
+def test_start_processes_chooses_gloo_and_cpu_wrapper(two_processes):
     for found in two_processes[0]:
         assert found['backend'] == 'gloo'
         assert found['world_size'] == 2
@@ -129,7 +129,7 @@ def test_processes_join_a_gloo_group_and_get_the_wrapper_for_cpus(two_processes)
             type='CPUDistributedDataParallel', find_unused_parameters=False)
 
 
-def test_sync_bn_becomes_bn_which_one_info_line_says(two_processes):
+def test_cpu_wrapper_replaces_sync_bn_with_one_info_line(two_processes):
     saved, logs = two_processes
     assert all(found['norm'] == '_BatchNormXd' for found in saved)
     lines = [line for log in logs for line in log.splitlines() if LINE in line]
@@ -137,12 +137,12 @@ def test_sync_bn_becomes_bn_which_one_info_line_says(two_processes):
     assert '- INFO -' in lines[0]
 
 
-def test_each_process_has_statistics_of_its_own_images(two_processes):
+def test_cpu_wrapper_keeps_statistics_per_process(two_processes):
     first, second = (found['mean'] for found in two_processes[0])
     assert (first - second).abs().max() > 1e-4
 
 
-def test_frozen_norms_stay_frozen(two_processes):
+def test_cpu_wrapper_keeps_norms_frozen(two_processes):
     for found in two_processes[0]:
         assert found['trainable'] == [
             'conv.weight', 'conv.bias', 'norm.weight', 'norm.bias']
@@ -150,12 +150,12 @@ def test_frozen_norms_stay_frozen(two_processes):
             assert torch.equal(found['after'][name], found['before'][name])
 
 
-def test_both_start_from_the_weights_of_the_first(two_processes):
+def test_cpu_wrapper_copies_weights_of_rank_0(two_processes):
     first, second = (found['before'] for found in two_processes[0])
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_gradients_are_the_mean_of_both_processes(two_processes):
+def test_cpu_wrapper_averages_gradients(two_processes):
     first, second = two_processes[0]
     assert set(first['gradients']) == set(first['trainable'])
     for name, gradient in first['gradients'].items():
@@ -164,7 +164,7 @@ def test_gradients_are_the_mean_of_both_processes(two_processes):
         torch.testing.assert_close(gradient, expected)
 
 
-def test_one_step_leaves_both_with_the_same_weights(two_processes):
+def test_cpu_wrapper_step_gives_equal_weights(two_processes):
     first, second = two_processes[0]
     for name in first['trainable']:
         assert torch.equal(first['after'][name], second['after'][name])
@@ -180,7 +180,7 @@ def test_one_step_leaves_both_with_the_same_weights(two_processes):
 
 @pytest.fixture
 def joined(monkeypatch):
-    """The groups that would have been joined, on a machine without GPU."""
+    """Pretend there is no GPU; list the backends of the groups that are joined."""
     backends = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'init_process_group', backends.append)
@@ -192,7 +192,7 @@ def joined(monkeypatch):
         yield backends
 
 
-def test_without_a_launcher_nothing_is_joined(joined):
+def test_start_processes_without_launcher_joins_no_group(joined):
     cfg = Config(dict())
     start_processes(cfg, 'none')
     assert cfg.launcher == 'none'
@@ -201,7 +201,7 @@ def test_without_a_launcher_nothing_is_joined(joined):
 
 
 @pytest.mark.parametrize('launcher', VARIABLES)
-def test_missing_variables_of_the_launcher_are_named(joined, launcher):
+def test_start_processes_names_all_missing_variables(joined, launcher):
     names = list(VARIABLES[launcher])
     with pytest.raises(InputError) as caught:
         start_processes(Config(dict()), launcher)
@@ -214,7 +214,7 @@ def test_missing_variables_of_the_launcher_are_named(joined, launcher):
 
 @pytest.mark.parametrize('launcher, name', [
     (launcher, name) for launcher in VARIABLES for name in VARIABLES[launcher]])
-def test_one_missing_variable_is_named_alone(joined, launcher, name):
+def test_start_processes_names_one_missing_variable(joined, launcher, name):
     os.environ.update(VARIABLES[launcher])
     del os.environ[name]
     with pytest.raises(InputError, match=f'needs {name} in the environment'):
@@ -222,7 +222,7 @@ def test_one_missing_variable_is_named_alone(joined, launcher, name):
 
 
 @pytest.mark.parametrize('launcher', VARIABLES)
-def test_without_a_gpu_the_launcher_s_processes_join_gloo(joined, launcher):
+def test_start_processes_joins_gloo_without_gpu(joined, launcher):
     os.environ.update(VARIABLES[launcher])
     cfg = Config(dict())
     start_processes(cfg, launcher)
@@ -232,7 +232,7 @@ def test_without_a_gpu_the_launcher_s_processes_join_gloo(joined, launcher):
 
 
 @pytest.mark.parametrize('launcher, host', [('slurm', 'node7'), ('mpi', '127.0.0.1')])
-def test_another_launcher_s_variables_are_translated(joined, launcher, host):
+def test_start_processes_translates_variables(joined, launcher, host):
     os.environ.update(VARIABLES[launcher])
     with mock.patch('subprocess.run', side_effect=FileNotFoundError):  # no scontrol
         start_processes(Config(dict()), launcher)
@@ -245,13 +245,13 @@ def test_another_launcher_s_variables_are_translated(joined, launcher, host):
 
 @pytest.mark.parametrize('launcher, name', [
     ('slurm', 'SLURM_LOCALID'), ('mpi', 'OMPI_COMM_WORLD_LOCAL_RANK')])
-def test_a_local_rank_of_its_own_is_used(joined, launcher, name):
+def test_start_processes_uses_local_rank(joined, launcher, name):
     os.environ.update(VARIABLES[launcher], **{name: '1'})
     start_processes(Config(dict()), launcher)
     assert (os.environ['RANK'], os.environ['LOCAL_RANK']) == ('3', '1')
 
 
-def test_settings_of_the_wrapper_in_the_config_are_kept(joined):
+def test_start_processes_keeps_wrapper_settings(joined):
     os.environ.update(VARIABLES['pytorch'])
     cfg = Config(dict(model_wrapper_cfg=dict(
         type='MMDistributedDataParallel', find_unused_parameters=True)))
@@ -260,7 +260,7 @@ def test_settings_of_the_wrapper_in_the_config_are_kept(joined):
         type='CPUDistributedDataParallel', find_unused_parameters=True)
 
 
-def test_with_a_gpu_everything_is_left_to_mmengine(joined, monkeypatch):
+def test_start_processes_leaves_gpus_to_mmengine(joined, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     os.environ.update(VARIABLES['pytorch'])
     cfg = Config(dict())

@@ -1,4 +1,4 @@
-"""What is found to be wrong before a model is built."""
+"""Test the checks of a config and its data before the runner is built."""
 import copy
 
 import numpy as np
@@ -15,7 +15,7 @@ LOADERS = ['train_dataloader', 'val_dataloader']
 
 
 def write_camvid(root, count=3, value=3):
-    """A tiny set in CamVid's layout."""
+    """Write a tiny data set in CamVid's layout."""
     for split in ('train', 'val'):
         for kind in ('images', 'labels'):
             (root / kind / split).mkdir(parents=True)
@@ -27,7 +27,7 @@ def write_camvid(root, count=3, value=3):
 
 
 def on_data(cfg, folder):
-    """The config with its data sets in a folder."""
+    """Return a config with its data sets in a folder."""
     for loader in LOADERS:
         cfg[loader].dataset.data_root = str(folder)
     return cfg
@@ -35,20 +35,20 @@ def on_data(cfg, folder):
 
 @pytest.fixture
 def stdc(root, tmp_path):
-    """STDC1 on a tiny CamVid: a config without fault."""
+    """Return the config of STDC1 on a tiny CamVid."""
     write_camvid(tmp_path)
     return on_data(Config.fromfile(root / 'configs/stdc1_camvid.py'), tmp_path)
 
 
 @pytest.fixture
 def encnet(root, tmp_path):
-    """EncNet on a tiny CamVid: a config without fault."""
+    """Return the config of EncNet on a tiny CamVid."""
     write_camvid(tmp_path)
     return on_data(Config.fromfile(root / 'configs/encnet_r18_camvid.py'), tmp_path)
 
 
 def error_of(function, *args, **kwargs):
-    """The one line of the InputError that a call raises."""
+    """Return the one line of the InputError that a call raises."""
     with pytest.raises(InputError) as caught:
         function(*args, **kwargs)
     message = str(caught.value)
@@ -57,7 +57,7 @@ def error_of(function, *args, **kwargs):
 
 
 def in_wrappers(dataset):
-    """A data set inside the wrappers of MMEngine, and a plain one beside it."""
+    """Put a data set into wrappers of MMEngine, twice."""
     return ConfigDict(type='ConcatDataset', datasets=[
         dict(type='RepeatDataset', times=2, dataset=dict(
             type='ConcatDataset', datasets=[copy.deepcopy(dataset)])),
@@ -67,37 +67,37 @@ def in_wrappers(dataset):
 # --- The config against itself -----------------------------------------------
 
 
-def test_stdc_s_config_without_fault_passes(stdc):
+def test_check_config_accepts_stdc(stdc):
     assert check_config(stdc, LOADERS, training=True) is None
     assert check_data(stdc, LOADERS) is None
 
 
-def test_encnet_s_config_without_fault_passes(encnet):
+def test_check_config_accepts_encnet(encnet):
     assert check_config(encnet, LOADERS, training=True) is None
     assert check_data(encnet, LOADERS) is None
 
 
 @pytest.mark.parametrize('key', ['decode_head', 'auxiliary_head'])
-def test_a_head_with_another_number_of_classes_is_named(encnet, key):
+def test_check_config_names_head_with_other_num_classes(encnet, key):
     encnet.model[key].num_classes = 19
     message = error_of(check_config, encnet, LOADERS)
     assert message == (f'model.{key}.num_classes is 19, but CamVidDataset '
                        '(train_dataloader) has 11 classes; set it to 11')
 
 
-def test_one_of_several_auxiliary_heads_is_named_by_its_place(stdc):
+def test_check_config_names_index_of_auxiliary_head(stdc):
     stdc.model.auxiliary_head[1].num_classes = 19
     message = error_of(check_config, stdc, LOADERS)
     assert message.startswith('model.auxiliary_head[1].num_classes is 19')
 
 
-def test_the_detail_head_s_one_channel_is_not_a_number_of_classes(stdc):
+def test_check_config_ignores_channels_of_detail_head(stdc):
     assert stdc.model.auxiliary_head[2].type == 'DetailHead'
     stdc.model.auxiliary_head[2].num_classes = 1
     assert check_config(stdc, LOADERS) is None
 
 
-def test_only_the_loaders_in_use_are_looked_at(encnet):
+def test_check_config_checks_only_given_loaders(encnet):
     encnet.train_dataloader.dataset.data_root = 'nowhere'
     assert check_config(encnet, ['val_dataloader']) is None
     assert check_data(encnet, ['val_dataloader']) is None
@@ -105,7 +105,7 @@ def test_only_the_loaders_in_use_are_looked_at(encnet):
     assert 'nowhere does not exist' in message
 
 
-def test_classes_of_the_config_count_before_those_of_the_data_set(encnet):
+def test_check_config_prefers_classes_of_config(encnet):
     for loader in LOADERS:
         encnet[loader].dataset.metainfo = dict(classes=['car', 'road'])
     message = error_of(check_config, encnet, LOADERS)
@@ -115,13 +115,13 @@ def test_classes_of_the_config_count_before_those_of_the_data_set(encnet):
     assert check_config(encnet, LOADERS) is None
 
 
-def test_a_data_set_without_known_classes_is_not_compared(encnet):
+def test_check_config_accepts_unknown_classes(encnet):
     for loader in LOADERS:
         encnet[loader].dataset.type = 'BaseSegDataset'
     assert check_config(encnet, LOADERS) is None
 
 
-def test_an_unregistered_data_set_is_named_with_the_likely_cause(encnet):
+def test_check_config_names_unregistered_dataset(encnet):
     encnet.val_dataloader.dataset.type = 'MyDataset'
     message = error_of(check_config, encnet, LOADERS)
     assert 'val_dataloader.dataset.type MyDataset is not registered' in message
@@ -136,7 +136,7 @@ def test_an_unregistered_data_set_is_named_with_the_likely_cause(encnet):
     ('encnet_r50_pcontext', 'data/VOCdevkit/VOC2010', 'PASCAL Context'),
     ('encnet_r50_coco', 'data/coco_stuff164k', 'stuffthing maps'),
 ])
-def test_a_missing_data_root_is_named_with_where_the_set_comes_from(
+def test_check_config_names_missing_data_root(
         root, tmp_path, monkeypatch, name, folder, source):
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(root / f'configs/{name}.py')
@@ -146,7 +146,7 @@ def test_a_missing_data_root_is_named_with_where_the_set_comes_from(
         assert source in message
 
 
-def test_a_missing_folder_of_one_split_is_named(encnet, tmp_path):
+def test_check_config_names_missing_folder(encnet, tmp_path):
     (tmp_path / 'labels' / 'val').rename(tmp_path / 'labels' / 'validation')
     message = error_of(check_config, encnet, LOADERS)
     assert f'{tmp_path}/labels/val does not exist' in message
@@ -155,37 +155,37 @@ def test_a_missing_folder_of_one_split_is_named(encnet, tmp_path):
 # --- Batch size --------------------------------------------------------------
 
 
-def test_stdc_cannot_train_with_one_image_in_a_batch(stdc):
+def test_check_config_rejects_stdc_batch_of_one(stdc):
     stdc.train_dataloader.batch_size = 1
     message = error_of(check_config, stdc, LOADERS, training=True)
     assert 'train_dataloader.batch_size is 1' in message
     assert '2 images or more in each process' in message
 
 
-def test_stdc_can_be_tested_with_one_image_in_a_batch(stdc):
+def test_check_config_accepts_stdc_batch_of_one_in_test(stdc):
     stdc.train_dataloader.batch_size = 1
     assert check_config(stdc, LOADERS) is None
 
 
-def test_encnet_can_train_with_one_image_in_a_batch(encnet):
+def test_check_config_accepts_encnet_batch_of_one(encnet):
     encnet.train_dataloader.batch_size = 1
     assert check_config(encnet, LOADERS, training=True) is None
 
 
-def test_norms_that_are_synchronised_make_one_image_a_process_enough(stdc):
+def test_check_config_accepts_batch_of_one_with_sync_bn(stdc):
     stdc.train_dataloader.batch_size = 1
     assert stdc.model.backbone.norm_cfg.type == 'SyncBN'
     assert check_config(stdc, LOADERS, world_size=2, training=True) is None
 
 
-def test_norms_that_are_not_synchronised_do_not(stdc):
+def test_check_config_rejects_batch_of_one_without_sync_bn(stdc):
     stdc.train_dataloader.batch_size = 1
     stdc.model.backbone.norm_cfg.type = 'BN'
     message = error_of(check_config, stdc, LOADERS, world_size=2, training=True)
     assert 'batch_size is 1' in message
 
 
-def test_on_cpus_nothing_is_synchronised(stdc):
+def test_check_config_rejects_batch_of_one_on_cpus(stdc):
     stdc.train_dataloader.batch_size = 1
     stdc.model_wrapper_cfg = dict(type='CPUDistributedDataParallel')
     message = error_of(check_config, stdc, LOADERS, world_size=2, training=True)
@@ -195,17 +195,17 @@ def test_on_cpus_nothing_is_synchronised(stdc):
 # --- Wrapped data sets -------------------------------------------------------
 
 
-def test_data_sets_are_found_in_any_depth_of_wrappers():
+def test_datasets_of_finds_wrapped_datasets():
     found = datasets_of(in_wrappers(dict(type='CamVidDataset', data_root='a')))
     assert [(d.type, d.data_root) for d in found] == [('CamVidDataset', 'a')] * 2
 
 
-def test_a_data_set_without_wrapper_is_itself():
+def test_datasets_of_yields_plain_dataset():
     config = dict(type='CamVidDataset', data_root='a')
     assert list(datasets_of(config)) == [config]
 
 
-def test_wrapped_data_sets_are_checked_like_plain_ones(encnet):
+def test_check_config_checks_wrapped_datasets(encnet):
     dataset = encnet.train_dataloader.dataset
     encnet.train_dataloader.dataset = in_wrappers(dataset)
     assert check_config(encnet, LOADERS, training=True) is None
@@ -216,7 +216,7 @@ def test_wrapped_data_sets_are_checked_like_plain_ones(encnet):
     assert 'nowhere does not exist' in error_of(check_config, encnet, LOADERS)
 
 
-def test_both_parts_of_voc_s_training_set_are_found(root):
+def test_datasets_of_finds_both_parts_of_voc(root):
     cfg = Config.fromfile(root / 'configs/encnet_r50_voc.py')
     lists = [d.ann_file for d in datasets_of(cfg.train_dataloader.dataset)]
     assert [name.split('/')[-1] for name in lists] == ['train.txt', 'aug.txt']
@@ -225,13 +225,13 @@ def test_both_parts_of_voc_s_training_set_are_found(root):
 # --- The data ----------------------------------------------------------------
 
 
-def test_a_missing_label_is_named(encnet, tmp_path):
+def test_check_data_names_missing_label(encnet, tmp_path):
     (tmp_path / 'labels/val/1.png').unlink()
     message = error_of(check_data, encnet, LOADERS)
     assert f'label {tmp_path}/labels/val/1.png is missing' in message
 
 
-def test_a_label_of_another_size_is_named(encnet, tmp_path):
+def test_check_data_names_label_of_other_size(encnet, tmp_path):
     path = tmp_path / 'labels/train/2.png'
     Image.fromarray(np.zeros((6, 9), np.uint8)).save(path)
     assert f'label {path} is 9 x 6' in error_of(check_data, encnet, LOADERS)
@@ -239,38 +239,38 @@ def test_a_label_of_another_size_is_named(encnet, tmp_path):
 
 @pytest.mark.parametrize('kind, name', [('image', 'images/train/0.jpg'),
                                         ('label', 'labels/val/2.png')])
-def test_an_unreadable_file_is_named(encnet, tmp_path, kind, name):
+def test_check_data_names_unreadable_file(encnet, tmp_path, kind, name):
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:40])
     message = error_of(check_data, encnet, LOADERS)
     assert f'{kind} {path} cannot be read' in message
 
 
-def test_a_label_value_out_of_range_is_named(encnet, tmp_path):
+def test_check_data_names_label_value_out_of_range(encnet, tmp_path):
     path = tmp_path / 'labels/train/1.png'
     Image.fromarray(np.full((6, 8), 77, np.uint8)).save(path)
     message = error_of(check_data, encnet, LOADERS)
     assert f'label {path} holds the values 77' in message
 
 
-def test_a_folder_without_images_is_an_error(encnet, tmp_path):
+def test_check_data_rejects_folder_without_images(encnet, tmp_path):
     for path in (tmp_path / 'images/train').iterdir():
         path.unlink()
     assert 'no images found' in error_of(check_data, encnet, LOADERS)
 
 
-def test_the_config_s_own_pipelines_are_not_run(encnet):
+def test_check_data_does_not_run_pipelines(encnet):
     encnet.train_dataloader.dataset.pipeline = [dict(type='DoesNotExist')]
     assert check_data(encnet, LOADERS) is None
 
 
-def test_a_data_set_without_known_classes_is_read_with_any_values(encnet):
+def test_check_data_accepts_any_value_without_classes(encnet):
     for loader in LOADERS:
         encnet[loader].dataset.type = 'BaseSegDataset'
     assert check_data(encnet, LOADERS) is None
 
 
-def test_at_most_500_pairs_are_read_but_every_one_must_exist(
+def test_check_data_reads_500_pairs_and_requires_all(
         encnet, tmp_path, monkeypatch):
     from mmseg_encstdc.engine import run_checks
     monkeypatch.setattr(run_checks, 'SAMPLE', 2)
@@ -288,7 +288,7 @@ def test_at_most_500_pairs_are_read_but_every_one_must_exist(
     assert '3.png is missing' in error_of(check_data, encnet, ['train_dataloader'])
 
 
-def test_weights_to_start_from_must_be_there(encnet, tmp_path):
+def test_check_config_names_missing_init_cfg_checkpoint(encnet, tmp_path):
     encnet.model.backbone.init_cfg = dict(
         type='Pretrained', checkpoint=str(tmp_path / 'resnet50s.pth'))
     assert check_config(encnet, LOADERS) is None  # evaluation needs none
@@ -300,7 +300,7 @@ def test_weights_to_start_from_must_be_there(encnet, tmp_path):
         check_config(encnet, LOADERS, training=True)
 
 
-def test_weights_to_start_from_must_be_of_the_module(encnet, tmp_path):
+def test_check_config_rejects_init_cfg_of_other_module(encnet, tmp_path):
     path = str(tmp_path / 'weights.pth')
     encnet.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path)
     backbone = MODELS.build({**encnet.model.backbone, 'init_cfg': None})

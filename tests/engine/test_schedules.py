@@ -1,4 +1,4 @@
-"""Learning rates over a run, and which parameters get which."""
+"""Test learning rates over a run, and the optimizer groups of parameters."""
 import numpy as np
 import pytest
 import torch
@@ -14,14 +14,14 @@ def load(root, name):
 
 
 def optimizer_of(*rates):
-    """A dummy optimizer with one parameter for each rate."""
+    """Return an optimizer with one parameter for each rate."""
     return torch.optim.SGD(
         [dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=rate)
          for rate in rates], lr=1.)
 
 
 def rates_of(schedulers, optimizer, iterations):
-    """Rates of each iteration, (iterations, groups)."""
+    """Return the rates of each iteration, (iterations, groups)."""
     schedulers = [
         PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
         for scheduler in schedulers
@@ -36,7 +36,7 @@ def rates_of(schedulers, optimizer, iterations):
 
 
 def config_rates(cfg, base=0.01, iterations=None):
-    """Rates of a whole run, at the base rate and at 10 times it."""
+    """Return the rates of a run for groups at 1 and 10 times the base rate."""
     return rates_of(cfg.param_scheduler, optimizer_of(base, 10 * base),
                     iterations or cfg.train_cfg.max_iters)
 
@@ -46,18 +46,18 @@ def config_rates(cfg, base=0.01, iterations=None):
 
 @pytest.fixture(scope='module')
 def stdc_60k(request):
-    """Rates of every iteration of the Cityscapes schedule."""
+    """Return the rates of every iteration of the Cityscapes schedule."""
     root = request.config.rootpath
     return config_rates(load(root, '_base_/schedules/stdc_60k.py'))
 
 
-def test_warm_up_is_the_authors_exponential_over_1000_iterations(stdc_60k):
+def test_stdc_schedule_warms_up_exponentially_for_1000_iterations(stdc_60k):
     t = np.arange(1001)
     expected = 1e-5 * 1000**(t / 1000)
     np.testing.assert_allclose(stdc_60k[:1001, 0], expected, rtol=1e-9)
 
 
-def test_the_rest_is_the_poly_curve_of_power_0_9(stdc_60k):
+def test_stdc_schedule_is_poly_with_power_0_9(stdc_60k):
     t = np.array([1000, 1001, 2000, 10000, 30000, 50000, 59000, 59999])
     # MMEngine's last iteration is at the end of the curve, hence the -1.
     expected = 0.01 * (1 - (t - 1000) / (60000 - 1000 - 1))**0.9
@@ -66,7 +66,7 @@ def test_the_rest_is_the_poly_curve_of_power_0_9(stdc_60k):
     assert np.abs(stdc_60k[t, 0] - authors).max() < 1e-6
 
 
-def test_the_rate_rises_to_its_base_once_and_then_only_falls(stdc_60k):
+def test_stdc_schedule_rises_to_base_rate_then_falls(stdc_60k):
     rates = stdc_60k[:, 0]
     assert rates.argmax() == 1000
     assert rates[1000] == pytest.approx(0.01, rel=1e-9)
@@ -74,12 +74,12 @@ def test_the_rate_rises_to_its_base_once_and_then_only_falls(stdc_60k):
     assert (np.diff(rates[1000:]) < 0).all()
 
 
-def test_heads_are_at_ten_times_the_rate_throughout(stdc_60k):
+def test_stdc_schedule_has_10x_rate_of_heads(stdc_60k):
     np.testing.assert_allclose(stdc_60k[:, 1], 10 * stdc_60k[:, 0], rtol=1e-9,
                                atol=1e-15)
 
 
-def test_the_schedule_for_small_sets_has_the_same_shape(root):
+def test_stdc_schedule_of_camvid_is_shorter_stdc_schedule(root):
     rates = config_rates(load(root, '_base_/schedules/stdc_iters.py'))[:, 0]
     t = np.arange(600)
     expected = np.where(t <= 50, 1e-5 * 1000**(t / 50),
@@ -87,7 +87,7 @@ def test_the_schedule_for_small_sets_has_the_same_shape(root):
     np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_encnet_has_the_poly_curve_without_warm_up(root):
+def test_encnet_schedule_is_poly_without_warm_up(root):
     cfg = load(root, '_base_/schedules/encnet_iters.py')
     rates = config_rates(cfg)[:, 0]
     t = np.arange(cfg.train_cfg.max_iters)
@@ -103,22 +103,22 @@ def warm_up(iterations=12, **kwargs):
     return rates_of([schedule], optimizer_of(2.), iterations)[:, 0]
 
 
-def test_warm_up_grows_by_one_factor_from_its_start_to_the_base_rate():
+def test_exponential_warmup_multiplies_by_constant_factor():
     rates = warm_up(start_factor=1e-2, end=5)
     np.testing.assert_allclose(rates[:5], 2 * 100**(np.arange(5) / 4 - 1))
     np.testing.assert_allclose(rates[5:], 2)
 
 
-def test_warm_up_may_begin_later():
+def test_exponential_warmup_begins_later():
     rates = warm_up(start_factor=1e-2, begin=3, end=6)
     np.testing.assert_allclose(rates, [2, 2, 2, .02, .2] + [2] * 7)
 
 
-def test_a_warm_up_of_one_iteration_is_none():
+def test_exponential_warmup_of_one_iteration_keeps_base_rate():
     np.testing.assert_allclose(warm_up(start_factor=1e-2, end=1), 2)
 
 
-def test_a_resumed_warm_up_goes_on_where_it_stopped():
+def test_exponential_warmup_resumes():
     def build(optimizer):
         return ExponentialWarmup(optimizer, 1e-3, end=9, by_epoch=False)
 
@@ -138,13 +138,13 @@ def test_a_resumed_warm_up_goes_on_where_it_stopped():
 
 
 @pytest.mark.parametrize('factor', [0, -1, 1.5])
-def test_a_start_factor_out_of_range_is_named(factor):
+def test_exponential_warmup_rejects_start_factor(factor):
     with pytest.raises(ValueError, match=rf'in \(0, 1\], got {factor}'):
         ExponentialWarmup(optimizer_of(1.), factor, end=10)
 
 
 @pytest.mark.parametrize('span', [{}, dict(begin=5, end=5), dict(begin=5, end=3)])
-def test_a_warm_up_without_an_end_after_its_begin_is_an_error(span):
+def test_exponential_warmup_requires_end_after_begin(span):
     with pytest.raises(ValueError, match='needs an end after its begin'):
         ExponentialWarmup(optimizer_of(1.), **span)
 
@@ -153,7 +153,7 @@ def test_a_warm_up_without_an_end_after_its_begin_is_an_error(span):
 
 
 @pytest.mark.parametrize('max_iters', [600, 6000, 12000])
-def test_a_stretched_schedule_keeps_its_shape(root, stdc_60k, max_iters):
+def test_stretch_schedule_keeps_rates(root, stdc_60k, max_iters):
     cfg = load(root, '_base_/schedules/stdc_60k.py')
     stretch_schedule(cfg, max_iters)
     rates = config_rates(cfg)[:, 0]
@@ -167,7 +167,7 @@ def test_a_stretched_schedule_keeps_its_shape(root, stdc_60k, max_iters):
     assert rates.argmax() == pytest.approx(1000 / ratio, abs=1)
 
 
-def test_intervals_shrink_with_the_schedule(root):
+def test_stretch_schedule_shrinks_intervals(root):
     cfg = load(root, '_base_/schedules/stdc_60k.py')
     stretch_schedule(cfg, 3000)
     assert cfg.train_cfg.val_interval == 100
@@ -176,7 +176,7 @@ def test_intervals_shrink_with_the_schedule(root):
         (0, 50), (50, 3000)]
 
 
-def test_intervals_grow_with_the_schedule(root):
+def test_stretch_schedule_extends_intervals(root):
     cfg = load(root, '_base_/schedules/encnet_iters.py')
     stretch_schedule(cfg, 4000)
     assert cfg.train_cfg.val_interval == 4000
@@ -186,7 +186,7 @@ def test_intervals_grow_with_the_schedule(root):
 
 @pytest.mark.parametrize('name', ['stdc_60k', 'stdc_iters', 'encnet_iters'])
 @pytest.mark.parametrize('max_iters', [1, 2, 3, 10])
-def test_the_shortest_runs_have_a_schedule_too(root, name, max_iters):
+def test_stretch_schedule_to_few_iterations(root, name, max_iters):
     cfg = load(root, f'_base_/schedules/{name}.py')
     stretch_schedule(cfg, max_iters)
     rates = config_rates(cfg)
@@ -196,14 +196,14 @@ def test_the_shortest_runs_have_a_schedule_too(root, name, max_iters):
     assert cfg.default_hooks.checkpoint.interval >= 1
 
 
-def test_a_schedule_in_epochs_says_what_to_set_instead(root):
+def test_stretch_schedule_rejects_epochs(root):
     cfg = load(root, '_base_/schedules/encnet_120e.py')
     with pytest.raises(ValueError, match='train_cfg.max_epochs with --cfg-options'):
         stretch_schedule(cfg, 100)
 
 
 @pytest.mark.parametrize('max_iters', [0, -5])
-def test_a_length_below_one_is_an_error(root, max_iters):
+def test_stretch_schedule_rejects_length_below_one(root, max_iters):
     cfg = load(root, '_base_/schedules/stdc_60k.py')
     with pytest.raises(ValueError, match=f'at least 1, got {max_iters}'):
         stretch_schedule(cfg, max_iters)
@@ -213,9 +213,9 @@ def test_a_length_below_one_is_an_error(root, max_iters):
 
 
 def groups_of(cfg):
-    """Name -> (parameter, is it a norm's or a bias, its optimizer group).
+    """Map each name to parameter, whether it is a norm's or a bias, and its group.
 
-    A frozen parameter is in no group.
+    The group of a frozen parameter is None.
     """
     model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -233,12 +233,12 @@ def groups_of(cfg):
 
 
 def is_fast(name):
-    """Is this one that STDC-Seg trains at 10 times the rate?"""
+    """Return whether the authors train this parameter at 10 times the rate."""
     return name.startswith(('decode_head.', 'auxiliary_head.', 'backbone.ffm.'))
 
 
-def is_body(name):
-    """Is this one of the STDC network without the context path?"""
+def is_stdcnet(name):
+    """Return whether this is a parameter of STDCNet."""
     return name.startswith('backbone.backbone.')
 
 
@@ -247,7 +247,7 @@ def stdc_groups(request):
     return groups_of(load(request.config.rootpath, 'stdc1_seg50_cityscapes.py'))
 
 
-def test_stdc_s_heads_and_feature_fusion_learn_ten_times_as_fast(stdc_groups):
+def test_stdc_optimizer_has_10x_rate_of_heads_and_ffm(stdc_groups):
     rates = {False: set(), True: set()}
     for name, (_, _, group) in stdc_groups.items():
         if group:
@@ -255,7 +255,7 @@ def test_stdc_s_heads_and_feature_fusion_learn_ten_times_as_fast(stdc_groups):
     assert rates == {False: {0.01}, True: {0.1}}
 
 
-def test_stdc_s_norms_and_biases_do_not_decay_and_everything_else_does(stdc_groups):
+def test_stdc_optimizer_decays_all_but_norms_and_biases(stdc_groups):
     decays = {}
     for name, (_, plain, group) in stdc_groups.items():
         if group:
@@ -265,15 +265,15 @@ def test_stdc_s_norms_and_biases_do_not_decay_and_everything_else_does(stdc_grou
                       ('fast', 'weight'): {5e-4}, ('fast', 'plain'): {0}}
 
 
-def test_stdc_s_backbone_norms_and_nothing_else_are_frozen(stdc_groups):
+def test_stdc_optimizer_freezes_backbone_norms_only(stdc_groups):
     frozen = {name for name, (p, _, _) in stdc_groups.items() if not p.requires_grad}
     norms = {name for name, (_, plain, _) in stdc_groups.items()
-             if plain and is_body(name)}
+             if plain and is_stdcnet(name)}
     assert frozen == norms
     assert len(frozen) > 50
 
 
-def test_on_camvid_where_nothing_is_pretrained_no_norm_is_frozen(root):
+def test_stdc_optimizer_of_camvid_freezes_nothing(root):
     groups = groups_of(load(root, 'stdc1_camvid.py'))
     assert all(parameter.requires_grad for parameter, _, _ in groups.values())
     for name, (_, plain, group) in groups.items():
@@ -281,12 +281,12 @@ def test_on_camvid_where_nothing_is_pretrained_no_norm_is_frozen(root):
         assert group['weight_decay'] == (0 if plain else 5e-4), name
 
 
-def test_stdc_s_optimizer_is_momentum_sgd(root):
+def test_stdc_optimizer_is_momentum_sgd(root):
     optimizer = load(root, 'stdc1_seg50_cityscapes.py').optim_wrapper.optimizer
     assert optimizer == dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4)
 
 
-def test_encnet_s_heads_learn_ten_times_as_fast_and_everything_decays(root):
+def test_encnet_optimizer_has_10x_rate_of_heads_and_decays_all(root):
     groups = groups_of(load(root, 'encnet_r18_camvid.py'))
     fast = ('decode_head.', 'auxiliary_head.')
     assert any(name.startswith(fast) for name in groups)

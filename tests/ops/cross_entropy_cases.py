@@ -1,4 +1,4 @@
-"""Inputs of the cross entropy of upsampled logits, what it must return, how close."""
+"""Inputs, expected outputs and tolerances of the upsampled cross entropy."""
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ SHAPES = {
 
 def draw(batch, channels, rows, columns, label_rows, label_columns,
          dtype=torch.float32, seed=0, ignored=0.1, width=3.0):
-    """Logits (B, C, h, w), labels (B, H, W), gradient (B, H, W)."""
+    """Draw logits (B, C, h, w), labels (B, H, W) and a gradient (B, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     size = (batch, label_rows, label_columns)
     logits = width * torch.randn(batch, channels, rows, columns, generator=generator)
@@ -41,7 +41,8 @@ def draw(batch, channels, rows, columns, label_rows, label_columns,
 
 
 def weights(inputs, outputs, align_corners):
-    """Of an axis (outputs, inputs): float32 sources, as interpolate has them."""
+    """Return the weights of an axis (outputs, inputs), from float32 coordinates as
+    F.interpolate has them."""
     places = np.arange(outputs, dtype=np.float64)
     if align_corners:
         scale = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
@@ -59,14 +60,14 @@ def weights(inputs, outputs, align_corners):
 
 
 def upsampled(logits, size, align_corners):
-    """In float64, (B, C, H, W)."""
+    """Upsample logits in float64 to (B, C, H, W)."""
     rows, columns = (weights(inputs, outputs, align_corners)
                      for inputs, outputs in zip(logits.shape[2:], size))
     return torch.einsum('yi,bcij,xj->bcyx', rows, logits.double(), columns)
 
 
 def formula(logits, labels, grad, align_corners, upsample=upsampled):
-    """Losses, normaliser, gradient and upsampled logits, in float64."""
+    """Return losses, logsumexp, gradient and upsampled logits, in float64."""
     leaf = logits.detach().double().requires_grad_()
     scores = upsample(leaf, labels.shape[1:], align_corners)
     losses = F.cross_entropy(scores, labels.long(), ignore_index=IGNORE,
@@ -76,33 +77,37 @@ def formula(logits, labels, grad, align_corners, upsample=upsampled):
     return losses.detach(), scores.logsumexp(1), gradient, scores
 
 
-def error(mine, right):
-    """The largest, over the largest value."""
-    largest = right.abs().max().item()
-    difference = (mine.double() - right).abs().max().item()
+def error(got, expected):
+    """Return the largest error over the largest value."""
+    largest = expected.abs().max().item()
+    difference = (got.double() - expected).abs().max().item()
     return difference / largest if largest else difference
 
 
 def assert_hits(hits, labels, scores, near=1e-5):
-    """True where the label's is the largest score; rounding decides near ties."""
-    there = labels != IGNORE
+    """Assert that hits are the pixels whose label has the largest score.
+
+    Scores closer than ``near`` may be either.
+    """
+    valid = labels != IGNORE
     own = scores.gather(1, labels.long().clamp(0, scores.size(1) - 1)[:, None])[:, 0]
     lead = own - scores.amax(1)
     width = near * scores.abs().amax(1).clamp(min=1)
-    assert not hits[~there].any()
-    assert hits[there & (lead == 0)].all()
-    assert not hits[there & (lead < -width)].any()
+    assert not hits[~valid].any()
+    assert hits[valid & (lead == 0)].all()
+    assert not hits[valid & (lead < -width)].any()
 
 
 def assert_agree(got, inputs, align_corners, upsample=upsampled, values=VALUES,
                  gradient=None):
-    """``got`` is losses, hits, normaliser and gradient; ``values`` the tolerance."""
+    """Compare losses, hits, logsumexp and gradient with the formula."""
     logits, labels, grad = inputs
-    losses, normaliser, slope, scores = formula(*inputs, align_corners, upsample)
+    losses, logsumexp, exact_gradient, scores = formula(
+        *inputs, align_corners, upsample)
     size = max(1, scores.abs().max().item())  # what is rounded
     assert (got[0] - losses).abs().max() <= values * size
-    assert (got[2] - normaliser).abs().max() <= values * size
+    assert (got[2] - logsumexp).abs().max() <= values * size
     assert (got[0] >= 0).all()
     assert_hits(got[1], labels, scores)
     assert got[3].dtype == logits.dtype
-    assert error(got[3], slope) <= (gradient or GRADIENT[logits.dtype])
+    assert error(got[3], exact_gradient) <= (gradient or GRADIENT[logits.dtype])

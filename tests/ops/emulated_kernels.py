@@ -1,4 +1,4 @@
-"""The CUDA kernels on a processor: see emulation/emulated_device.h."""
+"""Run the CUDA kernels on a processor; see emulation/emulated_device.h."""
 import ctypes
 import shutil
 import subprocess
@@ -34,22 +34,22 @@ def fenced(tensor):
     return view, buffer
 
 
-def assert_fence_stands(view, buffer):
-    """Assert that nothing but the tensor was written."""
+def assert_margins_unchanged(view, buffer):
+    """Assert that the margins of a fenced tensor are unchanged."""
     rest = buffer.clone()
     rest.as_strided(view.shape, view.stride(), MARGIN).fill_(float('nan'))
     assert rest.isnan().all(), 'written outside of a tensor'
 
 
 class Kernels:
-    """The kernels, compiled for this processor. x is (B, D, N) of any strides."""
+    """Call the kernels, compiled for this processor; x is (B, D, N), any strides."""
 
     def __init__(self, library):
         self.library = ctypes.CDLL(str(library))
         self.library.encode_run.restype = ctypes.c_char_p
 
     def plan(self, x, codewords, backward, device=Device()):
-        """Return the plan, or None where the device has no room."""
+        """Return the plan, or None if shared memory is too small."""
         numbers = (ctypes.c_int64 * len(Plan._fields))()
         self.library.encode_plan(sizes(x, codewords), ints(device), backward, numbers)
         return Plan(*numbers) if numbers[0] else None
@@ -80,7 +80,7 @@ class Kernels:
         assert (workspace[start + plan.workspace_bytes:] == 255).all(), (
             'written outside of the workspace')
         for view, buffer in fences:
-            assert_fence_stands(view, buffer)
+            assert_margins_unchanged(view, buffer)
         return [view.clone() for view, _ in fences[len(sources):]]
 
 

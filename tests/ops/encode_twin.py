@@ -1,7 +1,7 @@
-"""The arithmetic of the CUDA kernels of the Encoding operator, in plain torch.
+"""Compute what the CUDA kernels of the Encoding operator compute, in plain torch.
 
-Operands are rounded or split as the tensor cores take them, and sums are of the same
-numbers as in ops/encode, in the order of torch. In float64 nothing is rounded.
+Operands are rounded or split as for the tensor cores. Sums have the same terms as in
+ops/encode, in torch's order. float64 operands are not rounded.
 """
 import torch
 

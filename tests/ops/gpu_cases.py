@@ -1,4 +1,4 @@
-"""The operators as the tests on a GPU call and judge them, whatever computes."""
+"""Inputs, calls and comparisons of the operators for tests on a GPU."""
 from importlib import import_module
 
 import cross_entropy_cases
@@ -17,7 +17,7 @@ def on_device(inputs):
 
 
 class Encode:
-    """encode of x (B, D, N) or (B, D, H, W)."""
+    """Test encode of x (B, D, N) or (B, D, H, W)."""
     name, leaves = 'encode', 3
     # B, D, N and K: EncNet's; one and nothing more; odd; the largest K.
     shapes = ((2, 512, 3600, 32), (1, 1, 1, 1), (3, 37, 45, 5), (2, 700, 70, 70),
@@ -54,7 +54,7 @@ class Encode:
 
 
 class CrossEntropy:
-    """upsampled_cross_entropy of logits (B, C, h, w)."""
+    """Test upsampled_cross_entropy of logits (B, C, h, w)."""
     name, leaves = 'upsampled_cross_entropy', 1
     # B, C, h, w, H and W.
     shapes = tuple(cross_entropy_cases.SHAPES.values())

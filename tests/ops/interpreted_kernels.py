@@ -1,4 +1,4 @@
-"""Triton kernels on CPU tensors, by Triton's interpreter."""
+"""Run Triton kernels on CPU tensors by Triton's interpreter."""
 import importlib.util
 import os
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,11 +37,9 @@ def interpreted(operator: str, path: Optional[Path] = None) -> ModuleType:
 
 @contextmanager
 def interpreter():
-    """Let the interpreter run what Triton was imported to compile.
+    """Replace Triton's compiled functions, such as tl.sum, by interpreted ones.
 
-    Functions of Triton's own library, such as tl.sum, are decorated when Triton is
-    imported, which others may have done before. Here they are replaced for as long
-    as the context lasts.
+    They are decorated when Triton is imported, which may have been before.
     """
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction
@@ -63,8 +61,8 @@ def interpreter():
 def bfloat16_as_on_a_gpu():
     """Let the interpreter round to bfloat16, and multiply bfloat16 values.
 
-    It keeps bfloat16 as bits, of which tl.dot in Triton 3.9 multiplies the whole
-    numbers, and truncates where a GPU rounds to the nearest.
+    It stores bfloat16 as integer bits, which tl.dot of Triton 3.9 multiplies as
+    integers, and truncates where a GPU rounds to nearest.
     """
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle

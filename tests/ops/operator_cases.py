@@ -1,4 +1,4 @@
-"""Inputs of the operator, what it must return, and how close."""
+"""Inputs, expected outputs and tolerances of the Encoding operator."""
 import torch
 
 from mmseg_encstdc.ops import encode_reference
@@ -7,16 +7,15 @@ TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as encode.h has them
 
 # Of the CUDA kernels: largest error over the largest value, against the formula
 # in float64 on the same features. The gradient of x is in the type of x.
-# bfloat16 rounds the assignments and the gradients too, where float16 goes by
-# way of tf32.
+# For bfloat16 the assignments and gradients are rounded to bfloat16 too, for float16
+# to tf32.
 FORMULA = {
     torch.float32: dict(encodings=2e-6, grad_x=5e-6, codewords=2e-6, scale=1e-5),
     torch.float16: dict(encodings=2e-6, grad_x=1e-3, codewords=2e-6, scale=1e-5),
     torch.bfloat16: dict(encodings=8e-3, grad_x=1.5e-2, codewords=8e-3,
                          scale=2e-2),
 }
-# Against the twin only the order within a fragment is left. A sum of another
-# order may round an operand to its neighbour.
+# The twin differs in the order of sums only, which may round an operand differently.
 TWIN = {
     torch.float32: dict(encodings=1e-6, grad_x=2e-6, codewords=1e-6, scale=1e-5),
     torch.float16: dict(encodings=1e-6, grad_x=1e-3, codewords=1e-6, scale=1e-5),
@@ -35,23 +34,23 @@ LAYOUTS = {
 
 
 def draw(batch, channels, features, codes, dtype, seed=0, offset=0.0):
-    """x (B, D, N), codewords (K, D), scale (K, ), gradient (B, K, D).
+    """Draw x (B, D, N), codewords (K, D), scale (K, ) and a gradient (B, K, D).
 
-    Distances are near 1.25 D, so this scale leaves no assignment saturated.
+    Distances are near 1.25 D, and no assignment saturates at this scale.
     """
-    make = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(*size):
-        return torch.randn(*size, generator=make)
+        return torch.randn(*size, generator=generator)
 
     return ((normal(batch, channels, features) + offset).to(dtype),
             normal(codes, channels) / 2 + offset,
-            -4 / channels * torch.rand(codes, generator=make),
+            -4 / channels * torch.rand(codes, generator=generator),
             normal(batch, codes, channels))
 
 
 def formula(x, codewords, scale, grad):
-    """Encodings and gradients by the spelled-out reference, in float64."""
+    """Return encodings and gradients by encode_reference, in float64."""
     leaves = [value.double().clone().requires_grad_()
               for value in (x, codewords, scale)]
     out = encode_reference(*leaves)
@@ -60,16 +59,16 @@ def formula(x, codewords, scale, grad):
 
 
 def assert_agree(got, expected, tolerance, inputs):
-    """Encodings and gradients, each within its part of the largest value.
+    """Compare encodings and gradients, relative to the largest value.
 
-    Where the terms of a sum cancel, what rounds off is a part of the terms.
+    If the terms of a sum cancel, the error is relative to the terms.
     """
     x, codewords, _, grad = inputs
     apart = x.double().abs().amax()**2 + codewords.double().abs().amax()**2
     terms = dict(encodings=0, grad_x=0, codewords=grad.abs().amax() / 10,
                  scale=grad.abs().sum(2).amax() * x.abs().amax() * apart)
-    for (name, width), mine, theirs in zip(tolerance.items(), got, expected):
-        assert mine.shape == theirs.shape
-        largest = max(theirs.abs().max().item(), float(terms[name]), 1e-3)
-        gap = (mine.double() - theirs.double()).abs().max().item()
-        assert gap <= width * largest, f'{name}: {gap / largest:.1e}'
+    for (name, limit), value, exact in zip(tolerance.items(), got, expected):
+        assert value.shape == exact.shape
+        largest = max(exact.abs().max().item(), float(terms[name]), 1e-3)
+        error = (value.double() - exact.double()).abs().max().item()
+        assert error <= limit * largest, f'{name}: {error / largest:.1e}'

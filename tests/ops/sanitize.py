@@ -1,4 +1,4 @@
-"""Run every kernel on small inputs on a GPU, for compute-sanitizer to watch.
+"""Run every kernel on small inputs on a GPU, under compute-sanitizer.
 
     compute-sanitizer --tool memcheck --error-exitcode 1 \\
         python tests/ops/sanitize.py
@@ -27,9 +27,8 @@ SHAPES = {
 LAYOUTS = ('contiguous', 'channels_last', 'shifted by one', 'sliced')
 
 
-def agreeing(name: str, chosen: str) -> int:
-    """Return how many cases of a backend agree with the formula; raise where one
-    does not."""
+def count_agreeing(name: str, chosen: str) -> int:
+    """Compare all cases of a backend with the formula; return their number."""
     operator, count = OPERATORS[name], 0
     for dtype in TYPES:
         for shape in SHAPES[name]:
@@ -50,10 +49,11 @@ def main() -> None:
         if reason:
             print(f'skipped: {name}, {chosen}: {reason}')
             continue
-        print(f'{name}, {chosen}: {agreeing(name, chosen)} cases agree', flush=True)
+        count = count_agreeing(name, chosen)
+        print(f'{name}, {chosen}: {count} cases agree', flush=True)
         ran += 1
     if not ran:
-        sys.exit('error: no backend has kernels to watch')
+        sys.exit('error: no backend has kernels that can run here')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""backend chooses which implementation computes, checks it, and says why."""
+"""Test the choice of a backend, its self-check and its messages."""
 import ast
 import json
 import logging
@@ -21,13 +21,13 @@ CPU = torch.device('cpu')
 
 @pytest.fixture
 def inputs():
-    """x (B, D, N), codewords (K, D), scale (K, )."""
+    """Draw x (B, D, N), codewords (K, D) and scale (K, )."""
     return torch.randn(2, 5, 9), torch.randn(3, 5), -torch.rand(3)
 
 
 @pytest.fixture
 def loss_inputs():
-    """Logits (B, C, h, w) and labels (B, H, W)."""
+    """Draw logits (B, C, h, w) and labels (B, H, W)."""
     return torch.randn(1, 4, 5, 6), torch.randint(0, 4, (1, 20, 21))
 
 
@@ -46,7 +46,7 @@ def test_choose_takes_torch_on_a_cpu(monkeypatch, inputs, loss_inputs, asked):
 
 @pytest.mark.parametrize('asked', ['triton', 'cuda'])
 @pytest.mark.parametrize('training', [False, True])
-def test_encode_on_a_cpu_refuses_a_backend_that_needs_a_gpu(
+def test_encode_on_cpu_rejects_gpu_backend(
         monkeypatch, inputs, asked, training):
     monkeypatch.setenv(backend.VARIABLE, asked)
     message = f'BACKEND={asked}, but {asked} computes on a GPU and not on cpu'
@@ -54,7 +54,7 @@ def test_encode_on_a_cpu_refuses_a_backend_that_needs_a_gpu(
         encode(*(value.requires_grad_(training) for value in inputs))
 
 
-def test_cross_entropy_without_a_cuda_implementation_goes_by_auto(
+def test_choose_without_implementation_is_auto(
         monkeypatch, loss_inputs):
     expected = upsampled_cross_entropy(*loss_inputs)
     monkeypatch.setenv(backend.VARIABLE, 'cuda')
@@ -64,7 +64,7 @@ def test_cross_entropy_without_a_cuda_implementation_goes_by_auto(
         upsampled_cross_entropy(*loss_inputs)
 
 
-def test_an_unknown_backend_is_named_with_those_there_are(
+def test_requested_rejects_unknown_backend(
         monkeypatch, inputs, loss_inputs):
     monkeypatch.setenv(backend.VARIABLE, 'tirton')
     for call in (lambda: encode(*inputs),
@@ -80,7 +80,7 @@ def test_an_unknown_backend_is_named_with_those_there_are(
     ('mmseg_encstdc._cuda', 'cuda',
      'the CUDA kernels are not built: pip install --no-build-isolation'),
 ])
-def test_a_backend_that_is_not_installed_says_what_to_install(
+def test_unavailable_names_what_to_install(
         monkeypatch, missing, name, remedy):
     find = backend.find_spec
     monkeypatch.setattr(backend, 'find_spec', lambda module: None
@@ -92,7 +92,7 @@ def test_a_backend_that_is_not_installed_says_what_to_install(
     assert reason.startswith(remedy)
 
 
-def test_auto_takes_nothing_that_has_no_self_check():
+def test_auto_has_only_backends_with_self_check():
     for name, order in backend.AUTO.items():
         operator = backend.OPERATORS[name]
         assert set(order) <= set(operator.modules)
@@ -101,7 +101,7 @@ def test_auto_takes_nothing_that_has_no_self_check():
     assert set(backend.AUTO) == set(backend.OPERATORS)
 
 
-def test_auto_follows_the_gpu_runs_on_record(root):
+def test_auto_matches_recorded_gpu_runs(root):
     times = {}
     for file in (root / 'benchmarks' / 'results').glob('encode_*.json'):
         for row in json.loads(file.read_text()).get('shapes', ()):
@@ -121,7 +121,7 @@ def test_auto_follows_the_gpu_runs_on_record(root):
 
 
 class Gpu:
-    """An accelerated implementation of encode for tests, on the CPU.
+    """Stand in for an accelerated implementation of encode, on the CPU.
 
     Computes with ``change`` applied to one output.
     """
@@ -164,7 +164,7 @@ def pretend(monkeypatch):
     return install
 
 
-def test_self_check_passes_once_and_auto_takes_the_backend(
+def test_self_check_runs_once_and_auto_takes_backend(
         pretend, inputs, caplog):
     gpu = pretend(Gpu())
     for _ in range(3):
@@ -185,7 +185,7 @@ FAULTS = {
 @pytest.mark.parametrize('of', ['encodings', 'grad_x', 'grad_codewords',
                                 'grad_scale'])
 @pytest.mark.parametrize('fault', FAULTS)
-def test_self_check_failure_is_one_warning_and_right_numbers(
+def test_self_check_failure_warns_once_and_falls_back(
         pretend, inputs, caplog, fault, of):
     change, message = FAULTS[fault]
     gpu = pretend(Gpu(change, of))
@@ -206,7 +206,7 @@ def test_self_check_failure_is_one_warning_and_right_numbers(
     assert of in record.message
 
 
-def test_self_check_turns_an_exception_into_one_line(pretend, inputs, caplog):
+def test_self_check_turns_exception_into_one_line(pretend, inputs, caplog):
     def fail(value):
         raise RuntimeError('no C compiler\nat line 1\nat line 2')
 
@@ -225,7 +225,7 @@ BROKEN = {  # a line of the Triton kernels, and the same with a fault
 
 
 @pytest.mark.parametrize('fault', [None, *BROKEN])
-def test_self_check_of_triton_kernels_catches_a_fault(
+def test_self_check_finds_fault_of_triton_kernels(
         pretend, caplog, tmp_path, fault):
     text = source_of('encode').read_text()
     if fault:
@@ -248,7 +248,7 @@ def test_self_check_of_triton_kernels_catches_a_fault(
         assert not torch.equal(got, matmul.forward(x, *rest))  # Triton computed
 
 
-def test_a_module_that_cannot_be_imported_is_one_warning(
+def test_unavailable_module_warns_once(
         pretend, inputs, monkeypatch, caplog):
     unavailable = backend.unavailable
     pretend(Gpu())
@@ -264,7 +264,7 @@ def test_a_module_that_cannot_be_imported_is_one_warning(
     assert record.message.startswith('mmseg_encstdc_test_gpu cannot be imported')
 
 
-def test_self_check_waits_while_a_graph_is_captured(pretend, inputs, monkeypatch):
+def test_self_check_waits_for_end_of_graph_capture(pretend, inputs, monkeypatch):
     gpu = pretend(Gpu())
     monkeypatch.setattr(torch.jit, 'is_tracing', lambda: True)
     encode(*inputs)
@@ -281,14 +281,14 @@ def test_self_check_draws_no_random_numbers(pretend, inputs):
     assert gpu.calls == 2 and torch.equal(torch.get_rng_state(), state)
 
 
-def test_auto_leaves_other_types_and_empty_batches_to_torch(pretend, inputs):
+def test_auto_takes_torch_for_other_types_and_empty_batches(pretend, inputs):
     gpu = pretend(Gpu())
     encode(*(value.double() for value in inputs))
     encode(inputs[0][:0], *inputs[1:])
     assert gpu.calls == 0
 
 
-def test_a_backend_asked_for_by_name_is_not_checked(pretend, inputs, monkeypatch):
+def test_requested_backend_is_not_checked(pretend, inputs, monkeypatch):
     gpu = pretend(Gpu(lambda value: value + 1))
     monkeypatch.setenv(backend.VARIABLE, 'triton')
     assert torch.equal(encode(*inputs), matmul.forward(*inputs) + 1)
@@ -297,7 +297,7 @@ def test_a_backend_asked_for_by_name_is_not_checked(pretend, inputs, monkeypatch
         encode(*(value.double() for value in inputs))
 
 
-def test_torch_backend_passes_the_self_check_of_every_operator(monkeypatch):
+def test_torch_backend_passes_every_self_check(monkeypatch):
     monkeypatch.setattr(backend, '_errors', {})
     for operator in backend.OPERATORS.values():
         tolerances = dict(operator.tolerances)
@@ -306,7 +306,7 @@ def test_torch_backend_passes_the_self_check_of_every_operator(monkeypatch):
                 backend._errors)
 
 
-def test_encode_reference_agrees_with_the_example_of_the_self_check():
+def test_encode_reference_matches_self_check_example():
     grad, x, codewords, scale = (
         value.double() for value in backend.OPERATORS['encode'].example(
             torch.float32))
@@ -317,7 +317,7 @@ def test_encode_reference_agrees_with_the_example_of_the_self_check():
 # --- The table, and what ops imports -------------------------------------------------
 
 
-def test_python_m_ops_prints_what_auto_takes_and_why(root):
+def test_ops_main_prints_state_of_every_backend(root):
     done = subprocess.run([sys.executable, '-m', 'mmseg_encstdc.ops'], cwd=root,
                           capture_output=True, text=True, check=True)
     rows = [line.split(None, 3) for line in done.stdout.splitlines()]
@@ -329,7 +329,7 @@ def test_python_m_ops_prints_what_auto_takes_and_why(root):
         'upsampled_cross_entropy', 'cpu', 'cuda']
 
 
-def test_python_m_ops_names_an_unknown_backend_in_one_line(root, monkeypatch):
+def test_ops_main_rejects_unknown_backend_in_one_line(root, monkeypatch):
     monkeypatch.setenv(backend.VARIABLE, 'gpu')
     done = subprocess.run([sys.executable, '-m', 'mmseg_encstdc.ops'], cwd=root,
                           capture_output=True, text=True)
@@ -338,7 +338,7 @@ def test_python_m_ops_names_an_unknown_backend_in_one_line(root, monkeypatch):
         'error: MMSEG_ENCSTDC_BACKEND=\'gpu\' names no backend')
 
 
-def test_ops_imports_torch_and_triton_alone(root):
+def test_ops_imports_torch_and_triton_only(root):
     allowed = {'torch', 'triton'} | sys.stdlib_module_names
     for file in (root / 'mmseg_encstdc' / 'ops').rglob('*.py'):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -1,4 +1,4 @@
-"""encode() gives what the spelled-out reference gives."""
+"""Compare encode() with encode_reference()."""
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,8 +13,8 @@ from mmseg_encstdc.layers import Encoding
 from mmseg_encstdc.ops import encode, encode_composite, encode_reference
 from mmseg_encstdc.ops.encode import matmul
 
-# Largest error over the largest value. The expanded square of the distance
-# loses digits that the residual keeps, hence the width of float32.
+# Largest error over the largest value. The expanded square of the distance has a larger
+# rounding error than the residual, hence the tolerance of float32.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4}
 
 sizes = st.integers(1, 7)
@@ -24,16 +24,16 @@ thorough = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 def draw(shape, seed, dtype=torch.float64):
-    """Features (B, D, H, W), codewords (K, D), scale (K, )."""
+    """Draw features (B, D, H, W), codewords (K, D) and scale (K, )."""
     b, d, h, w, k = shape
-    make = torch.Generator().manual_seed(seed)
-    x = torch.randn(b, d, h, w, generator=make, dtype=dtype)
-    codewords = torch.randn(k, d, generator=make, dtype=dtype)
-    return x, codewords, -torch.rand(k, generator=make, dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(b, d, h, w, generator=generator, dtype=dtype)
+    codewords = torch.randn(k, d, generator=generator, dtype=dtype)
+    return x, codewords, -torch.rand(k, generator=generator, dtype=dtype)
 
 
 def with_gradients(function, *inputs):
-    """Output and the gradient of each input, under random output weights."""
+    """Return the output, and the gradients of a random weighted sum of it."""
     leaves = [value.detach().clone().requires_grad_() for value in inputs]
     out = function(*leaves)
     probe = torch.randn(
@@ -51,28 +51,18 @@ def assert_close(got, expected, tolerance):
 
 @thorough
 @given(shapes, seeds, st.sampled_from(list(TOLERANCE)))
-def test_encode_rank_4_matches_reference(shape, seed, dtype):
-    inputs = draw(shape, seed, dtype)
-    for got, expected in zip(
-            with_gradients(encode, *inputs),
-            with_gradients(encode_reference, *inputs)):
-        assert_close(got, expected, TOLERANCE[dtype])
-
-
-@thorough
-@given(shapes, seeds, st.sampled_from(list(TOLERANCE)))
-def test_encode_rank_3_matches_reference(shape, seed, dtype):
-    x, codewords, scale = draw(shape, seed, dtype)
-    columns = x.flatten(2)  # (B, D, N)
-    for got, expected in zip(
-            with_gradients(encode, columns, codewords, scale),
-            with_gradients(encode_reference, columns, codewords, scale)):
-        assert_close(got, expected, TOLERANCE[dtype])
+def test_encode_matches_reference(shape, seed, dtype):
+    x, *rest = draw(shape, seed, dtype)
+    for features in (x, x.flatten(2)):
+        for got, expected in zip(
+                with_gradients(encode, features, *rest),
+                with_gradients(encode_reference, features, *rest)):
+            assert_close(got, expected, TOLERANCE[dtype])
 
 
 @thorough
 @given(shapes, seeds)
-def test_the_reference_is_the_formula_of_the_paper(shape, seed):
+def test_encode_reference_equals_formula(shape, seed):
     x, codewords, scale = draw(shape, seed)
     out = encode_reference(x, codewords, scale)
     for image, encoding in zip(x, out):
@@ -86,15 +76,15 @@ def test_the_reference_is_the_formula_of_the_paper(shape, seed):
 
 @thorough
 @given(shapes, seeds)
-def test_every_face_has_one_order(shape, seed):
+def test_encode_functions_have_one_order(shape, seed):
     x, codewords, scale = draw(shape, seed)
     layer = Encoding(codewords.size(1), codewords.size(0)).double()
     layer.load_state_dict(dict(codewords=codewords, scale=scale))
     expected = encode_reference(x, codewords, scale)
-    for face in (encode, encode_composite, encode_reference,
-                 lambda x, *_: layer(x).detach()):
-        for given_x in (x, x.flatten(2)):
-            assert_close(face(given_x, codewords, scale), expected, 1e-11)
+    for function in (encode, encode_composite, encode_reference,
+                     lambda x, *_: layer(x).detach()):
+        for features in (x, x.flatten(2)):
+            assert_close(function(features, codewords, scale), expected, 1e-11)
 
 
 @pytest.mark.parametrize('function', [
@@ -102,7 +92,7 @@ def test_every_face_has_one_order(shape, seed):
 @pytest.mark.parametrize('shape, remedy', [
     ((2, 9, 3), r'\(B, N, D\) give x.transpose\(1, 2\)'),
     ((2, 5, 9, 3), r'\(B, H, W, D\) give x.movedim\(3, 1\)')])
-def test_encode_names_both_orders_where_channels_are_last(function, shape, remedy):
+def test_encode_names_both_orders_for_channels_last(function, shape, remedy):
     x, codewords, scale = torch.zeros(shape), torch.zeros(4, 3), torch.zeros(4)
     with pytest.raises(ValueError, match=r'The order is \(B, D, N\) .*' + remedy):
         function(x, codewords, scale)
@@ -123,7 +113,7 @@ LAYOUTS = {
 @pytest.mark.parametrize('layout', LAYOUTS)
 @settings(thorough, max_examples=15)
 @given(shapes, seeds)
-def test_memory_layout_changes_neither_output_nor_gradients(
+def test_encode_result_is_independent_of_layout(
         layout, shape, seed):
     x, codewords, scale = draw(shape, seed)
     if layout.startswith('broadcast'):
@@ -142,7 +132,7 @@ def test_memory_layout_changes_neither_output_nor_gradients(
 
 @pytest.mark.parametrize('function', [encode, encode_reference])
 @pytest.mark.parametrize('kind', ['map', 'columns', 'channels_last', 'sliced'])
-def test_gradients_pass_gradcheck(function, kind):
+def test_encode_passes_gradcheck(function, kind):
     x, codewords, scale = draw((2, 3, 4, 5, 4), seed=0)
     x = {
         'map': x,
@@ -154,38 +144,7 @@ def test_gradients_pass_gradcheck(function, kind):
     assert gradcheck(function, inputs)
 
 
-def test_gradients_are_those_of_the_closed_form():
-    x, codewords, scale = draw((2, 3, 4, 5, 6), seed=3)
-    rows = x.flatten(2).transpose(1, 2)  # (B, N, D)
-    out, *got = with_gradients(encode, x.flatten(2), codewords, scale)
-    g = torch.randn(
-        out.shape, dtype=out.dtype,
-        generator=torch.Generator().manual_seed(1))  # (B, K, D), as above
-    r = rows.unsqueeze(2) - codewords  # (B, N, K, D)
-    d = r.square().sum(3)
-    a = (scale * d).softmax(2)
-    da = (g.unsqueeze(1) * r).sum(3)
-    dl = a * (da - (a * da).sum(2, keepdim=True))
-    grad_residual = (2 * scale * dl).unsqueeze(3) * r
-    expected = [
-        (a @ g + grad_residual.sum(2)).transpose(1, 2),
-        (-a.sum(1).unsqueeze(2) * g - grad_residual.sum(1)).sum(0),
-        (dl * d).sum((0, 1)),
-    ]
-    for mine, theirs in zip(got, expected):
-        assert_close(mine, theirs, 1e-11)
-
-
-def test_the_encoding_has_the_type_of_the_codewords():
-    x, codewords, scale = draw((2, 3, 4, 5, 6), seed=0, dtype=torch.float32)
-    for dtype in (torch.float16, torch.bfloat16):
-        out = encode(x.to(dtype), codewords, scale)
-        assert out.dtype == torch.float32
-        assert_close(
-            out, encode_reference(x.to(dtype).float(), codewords, scale), 1e-4)
-
-
-def test_autocast_does_not_lower_the_precision():
+def test_encode_ignores_autocast():
     x, codewords, scale = draw((2, 3, 4, 5, 6), seed=0, dtype=torch.float32)
     plain = encode(x, codewords, scale)
     composite = encode_composite(x, codewords, scale)
@@ -194,14 +153,7 @@ def test_autocast_does_not_lower_the_precision():
         assert torch.equal(encode_composite(x, codewords, scale), composite)
 
 
-def test_one_codeword_gathers_every_residual():
-    x, codewords, scale = draw((2, 3, 4, 5, 1), seed=0)
-    residuals = x.flatten(2).transpose(1, 2) - codewords
-    assert_close(
-        encode(x, codewords, scale), residuals.sum(1, keepdim=True), 1e-12)
-
-
-BAD = {
+WRONG_SHAPES = {
     'codewords of one dimension': (
         (2, 3, 9), (3, ), (4, ), r'codewords must be .*\(3,\)'),
     'codewords of three dimensions': (
@@ -226,22 +178,22 @@ BAD = {
 
 
 @pytest.mark.parametrize('function', [encode, encode_composite, encode_reference])
-@pytest.mark.parametrize('case', BAD)
-def test_a_shape_that_does_not_fit_is_a_value_error_naming_it(case, function):
-    x, codewords, scale, message = BAD[case]
+@pytest.mark.parametrize('case', WRONG_SHAPES)
+def test_encode_rejects_wrong_shape(case, function):
+    x, codewords, scale, message = WRONG_SHAPES[case]
     with pytest.raises(ValueError, match=message):
         function(torch.zeros(x), torch.zeros(codewords), torch.zeros(scale))
 
 
 @pytest.mark.parametrize('function', [encode, encode_reference])
 @pytest.mark.parametrize('dtype', [torch.int64, torch.uint8, torch.bool])
-def test_features_that_are_no_floats_are_a_type_error(function, dtype):
+def test_encode_rejects_integer_features(function, dtype):
     x = torch.zeros(2, 3, 9, dtype=dtype)
     with pytest.raises(TypeError, match=f'x must be .*{dtype}'):
         function(x, torch.zeros(4, 3), torch.zeros(4))
 
 
-# --- The operator under PyTorch's machinery ----------------------------------
+# --- The operator in opcheck, compile and export ------------------------------
 
 
 def arguments(dtype=torch.float32, batch=2):
@@ -285,14 +237,14 @@ def test_encode_backward_passes_opcheck(rank, kept):
 
 @thorough
 @given(shapes, seeds, st.integers(1, 20), st.integers(1, 20))
-def test_encode_block_size_changes_nothing(shape, seed, length, least):
+def test_encode_is_independent_of_block_size(shape, seed, length, least):
     inputs = draw(shape, seed)
-    whole = with_gradients(encode, *inputs)
+    expected_all = with_gradients(encode, *inputs)
     batch, channels = inputs[0].shape[:2]
     kept = matmul.BLOCK_BYTES, matmul.MIN_FEATURES
     matmul.BLOCK_BYTES, matmul.MIN_FEATURES = length * 8 * batch * channels, least
     try:
-        for got, expected in zip(with_gradients(encode, *inputs), whole):
+        for got, expected in zip(with_gradients(encode, *inputs), expected_all):
             assert_close(got, expected, 1e-11)
     finally:
         matmul.BLOCK_BYTES, matmul.MIN_FEATURES = kept
@@ -300,18 +252,19 @@ def test_encode_block_size_changes_nothing(shape, seed, length, least):
 
 @pytest.mark.parametrize('dtype, tolerance', [
     (torch.float32, 1e-4), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
-def test_the_gradient_of_x_has_the_type_of_x(dtype, tolerance):
+def test_encode_gradient_has_type_of_x(dtype, tolerance):
     x, codewords, scale = draw((2, 8, 6, 9, 4), seed=5, dtype=torch.float32)
-    x = x.to(dtype)  # both see the same rounded features
+    x = x.to(dtype)
     got = with_gradients(encode, x, codewords, scale)
     expected = with_gradients(
         encode_reference, x.float(), codewords, scale)
-    assert got[1].dtype == dtype
+    assert (got[0].dtype, got[1].dtype) == (torch.float32, dtype)
+    assert_close(got[0], expected[0], 1e-4)
     for mine, theirs in zip(got, expected):
         assert_close(mine.float(), theirs, tolerance)
 
 
-def test_a_common_offset_costs_no_precision():
+def test_encode_keeps_precision_at_common_offset():
     x, codewords, scale = draw((2, 64, 12, 12, 16), seed=2)
     moved = encode((x + 50).float(), (codewords + 50).float(), scale.float())
     expected = encode_reference(
@@ -320,7 +273,7 @@ def test_a_common_offset_costs_no_precision():
     assert (moved - expected).abs().max() < 1e-3
 
 
-def test_compile_and_export_keep_one_operator():
+def test_encode_is_one_operator_in_compile_and_export():
     x, codewords, scale = (value.detach() for value in arguments())
     expected = encode(x, codewords, scale)
 
@@ -338,7 +291,7 @@ def test_compile_and_export_keep_one_operator():
     torch.testing.assert_close(compiled(*inputs), expected)
 
 
-def test_distances_wait_for_the_backward_pass_and_have_no_gradient():
+def test_encode_keeps_distances_without_gradient():
     x, codewords, scale = arguments()
     encodings, distances = torch.ops.mmseg_encstdc.encode_with_distances(
         x, codewords, scale)
@@ -347,8 +300,8 @@ def test_distances_wait_for_the_backward_pass_and_have_no_gradient():
     assert_close(distances, residuals.square().sum(2), 1e-5)
 
 
-# The torch backend sums in the type of the codewords, whatever the type of x is. Only
-# the gradient of x is rounded to it.
+# The torch backend sums in the type of the codewords. Only the gradient of x is rounded
+# to the type of x.
 PRODUCTS = {
     torch.float64: dict(encodings=1e-11, grad_x=1e-11, codewords=1e-11,
                         scale=1e-11),
@@ -364,7 +317,7 @@ PRODUCTS = {
     st.integers(1, 3), st.integers(1, 160), st.integers(1, 300),
     st.integers(1, 256), st.sampled_from(list(PRODUCTS)),
     st.sampled_from(list(VIEWS)), seeds)
-def test_any_shape_type_and_layout_is_the_formula(
+def test_encode_equals_formula_for_any_type_and_layout(
         keep, batch, channels, features, codes, dtype, layout, seed):
     x, *rest = draw_columns(batch, channels, features, codes, dtype, seed)
     if dtype == torch.float64:
@@ -380,7 +333,7 @@ def test_any_shape_type_and_layout_is_the_formula(
     assert_agree(got, formula(*inputs), PRODUCTS[dtype], inputs)
 
 
-def test_encode_without_kept_distances_has_the_same_gradients():
+def test_encode_gradients_without_kept_distances_are_equal():
     inputs = arguments()
     for mine, theirs in zip(
             with_gradients(torch.ops.mmseg_encstdc.encode, *inputs),
@@ -388,7 +341,7 @@ def test_encode_without_kept_distances_has_the_same_gradients():
         assert_close(mine, theirs, 1e-5)
 
 
-def test_encode_keeps_distances_in_training_alone(monkeypatch):
+def test_encode_keeps_distances_in_training_only(monkeypatch):
     x, codewords, scale = arguments()
     kept, forward = [], matmul.forward_with_distances
     monkeypatch.setattr(matmul, 'forward_with_distances', lambda *words: kept.append(
@@ -401,7 +354,7 @@ def test_encode_keeps_distances_in_training_alone(monkeypatch):
     assert kept
 
 
-def test_forward_mode_has_the_tangent_of_the_reference():
+def test_encode_forward_mode_equals_reference():
     inputs = draw((2, 5, 4, 6, 3), seed=4)
     tangents = tuple(torch.randn_like(value) for value in inputs)
     got, expected = (torch.func.jvp(function, inputs, tangents)[1]
@@ -417,7 +370,7 @@ def second_derivative(function, x, *rest):
 
 @pytest.mark.parametrize('rank', RANKS)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_encode_second_derivative_names_a_function_that_has_it(rank, dtype):
+def test_encode_second_derivative_names_encode_composite(rank, dtype):
     x, codewords, scale = arguments(dtype)
     x = RANKS[rank](x.detach()).requires_grad_()
     with pytest.raises(RuntimeError, match='mmseg_encstdc.ops.encode_composite'):
@@ -426,7 +379,7 @@ def test_encode_second_derivative_names_a_function_that_has_it(rank, dtype):
 
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
-def test_a_traced_layer_still_names_a_wrong_shape():
+def test_encode_traced_rejects_wrong_shape():
     x, codewords, scale = draw((2, 5, 4, 6, 3), seed=4, dtype=torch.float32)
     traced = torch.jit.trace(Layer(codewords, scale), (x, ))
     with pytest.raises(Exception, match='has 1 channels in dimension 1 and codewords'):
@@ -440,20 +393,20 @@ def test_a_traced_layer_still_names_a_wrong_shape():
     (lambda value: None, 'must be a tensor, got a NoneType'),
     (lambda value: value.to_sparse(), 'must be a dense tensor, got one'),
 ])
-def test_what_is_no_dense_tensor_is_named(name, change, what):
+def test_encode_rejects_other_than_dense_tensor(name, change, what):
     inputs = dict(zip(('x', 'codewords', 'scale'), draw((2, 5, 4, 6, 3), seed=4)))
     with pytest.raises(TypeError, match=f'{name} {what}'):
         encode(**{**inputs, name: change(inputs[name])})
 
 
-def test_many_codewords_make_no_large_tile():
+def test_block_size_is_limited_for_many_codewords():
     x = torch.empty(1, 3, 10**6)
     _, length = matmul.block_size(x, codes=256, itemsize=4)
     assert length * 256 * 4 <= matmul.BLOCK_BYTES
 
 
 class Layer(torch.nn.Module):
-    """The operator as a part of a network, x (B, D, H, W)."""
+    """Use the operator as a part of a network, x (B, D, H, W)."""
 
     def __init__(self, codewords, scale):
         super().__init__()
@@ -465,7 +418,7 @@ class Layer(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_inductor_compiles_it_whole_with_its_gradients():
+def test_encode_compiles_with_inductor():
     x, codewords, scale = draw((2, 5, 4, 6, 3), seed=4, dtype=torch.float32)
     layer = Layer(codewords, scale)
     compiled = torch.compile(layer, fullgraph=True)
@@ -478,7 +431,7 @@ def test_inductor_compiles_it_whole_with_its_gradients():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('dynamo', [True, False])
-def test_onnx_has_standard_operators_that_give_the_same(tmp_path, dynamo):
+def test_encode_exports_to_standard_onnx_operators(tmp_path, dynamo):
     onnx = pytest.importorskip('onnx')
     if dynamo:
         pytest.importorskip('onnxscript')
@@ -492,7 +445,7 @@ def test_onnx_has_standard_operators_that_give_the_same(tmp_path, dynamo):
     assert_close(torch.from_numpy(out), layer(x).detach(), 1e-5)
 
 
-def test_checkpointing_gives_the_same_gradients():
+def test_encode_gradients_with_checkpointing_are_equal():
     inputs = draw((2, 5, 4, 6, 3), seed=4)
     plain = with_gradients(encode, *inputs)
     again = with_gradients(
@@ -503,7 +456,7 @@ def test_checkpointing_gives_the_same_gradients():
 
 
 @pytest.mark.parametrize('batch, count', [(0, 12), (2, 0), (0, 0)])
-def test_no_images_or_no_features_give_empty_or_zero(batch, count):
+def test_encode_of_empty_input_is_empty_or_zero(batch, count):
     x = torch.zeros(batch, 5, count, requires_grad=True)
     codewords, scale = torch.randn(3, 5), -torch.rand(3)
     out = encode(x, codewords, scale)
@@ -512,7 +465,7 @@ def test_no_images_or_no_features_give_empty_or_zero(batch, count):
     assert x.grad.shape == x.shape
 
 
-def test_nan_reaches_the_image_it_is_in_and_no_other():
+def test_encode_keeps_nan_in_its_image():
     x, codewords, scale = draw((2, 5, 4, 6, 3), seed=4)
     x[0, 1, 2, 3] = float('nan')
     out = encode(x, codewords, scale)
@@ -520,8 +473,6 @@ def test_nan_reaches_the_image_it_is_in_and_no_other():
 
 
 @pytest.mark.parametrize('change, error, message', [
-    (dict(x=torch.zeros(2, 5, 4, dtype=torch.int64)), TypeError,
-     'x must be float64, float32'),
     (dict(codewords=torch.zeros(3, 5).double()), TypeError,
      'codewords must be torch.float32'),
     (dict(scale=torch.zeros(3, device='meta')), ValueError,
@@ -529,7 +480,7 @@ def test_nan_reaches_the_image_it_is_in_and_no_other():
     (dict(codewords=torch.zeros(257, 5), scale=torch.zeros(257)), ValueError,
      'K <= 256'),
 ])
-def test_types_devices_and_limits_are_checked(change, error, message):
+def test_encode_rejects_types_devices_and_limits(change, error, message):
     good = dict(x=torch.zeros(2, 5, 4), codewords=torch.zeros(3, 5),
                 scale=torch.zeros(3))
     with pytest.raises(error, match=message):

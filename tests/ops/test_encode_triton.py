@@ -1,4 +1,4 @@
-"""The Triton kernels of the Encoding operator, run by Triton's interpreter."""
+"""Run the Triton kernels of the Encoding operator by Triton's interpreter."""
 from functools import partial
 from unittest import mock
 
@@ -29,7 +29,7 @@ few = partial(settings, deadline=None, derandomize=True)
 
 @pytest.fixture(scope='module')
 def kernels():
-    """The module; what it allocates and does not write stays NaN."""
+    """Return the module; memory that it allocates is NaN until it is written."""
     module = interpreted('encode')
     with interpreter():
         torch.use_deterministic_algorithms(True)  # which fills with NaN
@@ -39,7 +39,7 @@ def kernels():
 
 @pytest.fixture(scope='module')
 def compute(kernels):
-    """Encodings and the gradients of x, codewords and scale."""
+    """Return a function that computes encodings and all gradients."""
     def compute(x, codewords, scale, grad):
         assert kernels.why_not(x, codewords) is None
         x, _ = fenced(x)  # a read outside of x is NaN
@@ -50,7 +50,7 @@ def compute(kernels):
 
 
 def assert_formula(got, inputs, **widths):
-    """Encodings and gradients are near the formula; grad_x has the type of x."""
+    """Compare encodings and gradients with the formula; check the type of grad_x."""
     assert got[1].dtype == inputs[0].dtype and got[0].dtype == torch.float32
     tolerance = {**FORMULA[inputs[0].dtype], **widths}
     assert_agree(got, formula(*inputs), tolerance, inputs)
@@ -77,7 +77,7 @@ def test_encode_triton_matches_formula(compute, batch, channels, features, codes
 @example(2, 20, 1, 10, torch.float32, 0)
 @example(2, 20, 10, 1, torch.bfloat16, 0)
 @pytest.mark.parametrize('layout', MAPS)
-def test_encode_triton_takes_maps_of_any_strides(
+def test_encode_triton_takes_maps_with_any_strides(
         compute, layout, batch, channels, height, width, dtype, seed):
     x, *rest = draw(batch, channels, height * width, 6, dtype, seed)
     inputs = (MAPS[layout](x.unflatten(2, (height, width))), *rest)
@@ -87,7 +87,7 @@ def test_encode_triton_takes_maps_of_any_strides(
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_triton_adds_up_groups_splits_and_tiles(kernels, compute, dtype):
+def test_encode_triton_sums_groups_splits_and_tiles(kernels, compute, dtype):
     inputs = draw(3, 66, 100, 17, dtype)
     image = 66 * 100 * kernels.operand_type(inputs[0]).itemsize
     with mock.patch.multiple(kernels, GROUP_BYTES=2 * image, PROGRAMS=99,
@@ -99,7 +99,7 @@ def test_encode_triton_adds_up_groups_splits_and_tiles(kernels, compute, dtype):
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_triton_takes_a_group_larger_than_its_bytes(kernels, compute, dtype):
+def test_encode_triton_takes_image_larger_than_group_bytes(kernels, compute, dtype):
     inputs = draw(2, 20, 30, 4, dtype)
     with mock.patch.object(kernels, 'GROUP_BYTES', 1):
         assert kernels.plan_of(*inputs[:2]).images == 1
@@ -107,7 +107,7 @@ def test_encode_triton_takes_a_group_larger_than_its_bytes(kernels, compute, dty
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_triton_takes_arguments_of_any_strides(compute, dtype):
+def test_encode_triton_takes_arguments_with_any_strides(compute, dtype):
     x, codewords, scale, grad = draw(2, 20, 30, 4, dtype)
     inputs = (x, codewords.t().contiguous().t(), scale.repeat_interleave(2)[::2],
               grad[:1, :1].expand_as(grad))
@@ -115,7 +115,7 @@ def test_encode_triton_takes_arguments_of_any_strides(compute, dtype):
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_triton_keeps_precision_at_a_common_offset(compute, dtype):
+def test_encode_triton_keeps_precision_at_common_offset(compute, dtype):
     inputs = draw(1, 200, 70, 32, dtype, offset=50)
     twice = 2 * FORMULA[dtype]['codewords']
     assert_formula(compute(*inputs), inputs, codewords=twice)
@@ -124,7 +124,7 @@ def test_encode_triton_keeps_precision_at_a_common_offset(compute, dtype):
 @pytest.mark.filterwarnings('ignore:All-NaN slice')  # numpy's, of the interpreter
 @pytest.mark.filterwarnings('ignore:invalid value')
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_triton_confines_nan(compute, dtype):
+def test_encode_triton_keeps_nan_in_its_image(compute, dtype):
     x, *rest = draw(2, 40, 50, 5, dtype)
     right = compute(x, *rest)
     x[0, 3, 7] = float('nan')
@@ -138,7 +138,7 @@ def test_encode_triton_confines_nan(compute, dtype):
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_triton_gives_the_same_bits_twice(compute, dtype):
+def test_encode_triton_repeats_its_bits(compute, dtype):
     inputs = draw(2, 20, 70, 5, dtype)
     for first, second in zip(compute(*inputs), compute(*inputs)):
         assert torch.equal(first, second)
@@ -161,7 +161,7 @@ def test_encode_triton_workspace_is_bounded_where_k_exceeds_d(kernels):
     assert sum(part.nbytes for part in space) < 3 * kernels.GROUP_BYTES
 
 
-def test_encode_triton_says_why_not(kernels):
+def test_encode_triton_why_not_names_reason(kernels):
     x, codewords, *_ = draw(1, 4, 6, 3, torch.float32)
     assert kernels.why_not(x, codewords) is None
     assert kernels.why_not(x.double(), codewords) == 'x is float64'

@@ -1,4 +1,4 @@
-"""The arithmetic of the CUDA kernels, in plain torch, is that of the formula."""
+"""Compare encode_twin, the arithmetic of the CUDA kernels, with the formula."""
 import encode_twin
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_encode_twin_matches_formula(dtype, batch, channels, features, codes, se
     assert_agree(got, formula(*inputs), FORMULA.get(dtype, exact), inputs)
 
 
-def test_cut_keeps_the_ten_bits_of_tf32():
+def test_cut_keeps_ten_bits():
     value = torch.tensor([1 + 2**-10, 1 + 2**-11, -(1 + 2**-10 + 2**-12), 0.0])
     expected = torch.tensor([1 + 2**-10, 1.0, -(1 + 2**-10), 0.0])
     assert torch.equal(encode_twin.cut(value), expected)

@@ -1,4 +1,4 @@
-"""Every backend of the operators on a GPU, against the formula in float64."""
+"""Compare every backend of the operators on a GPU with the formula in float64."""
 import pytest
 import torch
 from gpu_cases import (
@@ -36,7 +36,7 @@ MEMORY = {'encode': ((16, 512, 64 * 64, 32), 0.05),
 
 @pytest.fixture(params=BACKENDS, ids='-'.join)
 def forced(request, monkeypatch):
-    """Makes an operator take one backend; returns the operator and the backend."""
+    """Force a backend of an operator; return both."""
     name, chosen = request.param
     reason = unavailable(name, chosen)
     if reason:
@@ -95,7 +95,7 @@ def test_backend_keeps_nan_in_its_image(operator):
 
 
 @pytest.mark.parametrize('forced', WITH_LABELS, indirect=True, ids='-'.join)
-def test_backend_gives_nan_for_a_label_that_is_no_class(operator):
+def test_backend_gives_nan_for_label_without_class(operator):
     logits, labels, grad = operator.draw(operator.small, torch.float32)
     labels[0, 5, 5] = logits.size(1)
     losses, hits, _, grad_logits = computed(operator, (logits, labels, grad))
@@ -103,7 +103,7 @@ def test_backend_gives_nan_for_a_label_that_is_no_class(operator):
     assert grad_logits[0].isnan().any() and not grad_logits[1].isnan().any()
 
 
-def test_backend_gives_the_same_under_autocast_compile_and_checkpoint(operator):
+def test_backend_is_equal_under_autocast_compile_and_checkpoint(operator):
     inputs = operator.draw(operator.small, torch.bfloat16)
     expected = computed(operator, inputs)
 
@@ -121,7 +121,7 @@ def test_backend_gives_the_same_under_autocast_compile_and_checkpoint(operator):
             assert torch.equal(mine, theirs)
 
 
-def test_backend_gives_the_same_on_another_stream_and_in_a_graph(operator):
+def test_backend_is_equal_on_other_stream_and_in_graph(operator):
     inputs = operator.draw(operator.small, torch.float32)
     expected = computed(operator, inputs)  # compiles, which a capture forbids
     stream = torch.cuda.Stream()
@@ -150,7 +150,7 @@ def test_backend_does_not_wait_for_the_gpu(operator):
 
 
 @pytest.mark.parametrize('forced', ACCELERATED, indirect=True, ids='-'.join)
-def test_backend_takes_little_memory_beside_the_gradient(operator):
+def test_backend_takes_little_memory_besides_gradient(operator):
     shape, part = MEMORY[operator.name]
     *arguments, grad = operator.draw(shape, torch.bfloat16)
     leaf = arguments[0].requires_grad_()
@@ -188,7 +188,7 @@ def test_auto_takes_triton_and_torch_for_float64(monkeypatch, name, dtype):
 
 
 @pytest.mark.parametrize('forced', ACCELERATED, indirect=True, ids='-'.join)
-def test_backend_that_is_asked_for_refuses_float64(forced):
+def test_requested_backend_rejects_float64(forced):
     operator, chosen = forced
     *arguments, _ = operator.draw(operator.small, torch.float64)
     with pytest.raises(RuntimeError, match=f'{backend.VARIABLE}={chosen}, but .*64'):
@@ -212,7 +212,7 @@ def test_operator_passes_opcheck(name):
         getattr(torch.ops.mmseg_encstdc, name).default, (*arguments, *rest))
 
 
-def test_kth_largest_is_kthvalue_and_does_not_wait():
+def test_kth_largest_equals_kthvalue_and_does_not_wait():
     values, = on_device([torch.randn(1_000_003).clamp(min=0)])
     values[7], values[9] = float('nan'), float('inf')
     torch.cuda.set_sync_debug_mode('error')

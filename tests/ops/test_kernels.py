@@ -1,4 +1,4 @@
-"""The CUDA kernels, run thread by thread on a processor, are the operator."""
+"""Run the CUDA kernels thread by thread on a processor."""
 import ctypes
 from collections import Counter
 
@@ -80,7 +80,7 @@ def test_encode_kernels_match_formula_and_twin_at_edges(kernels, case, layout, d
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_kernels_give_the_same_bits_in_any_order(kernels, dtype):
+def test_encode_kernels_repeat_bits_in_any_order(kernels, dtype):
     inputs = draw(2, 300, 140, 32, dtype)
     device = DEVICES['two clusters']
     first = by_kernels(kernels, *inputs, device, seed=0)
@@ -90,7 +90,7 @@ def test_encode_kernels_give_the_same_bits_in_any_order(kernels, dtype):
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_kernels_keep_precision_at_a_common_offset(kernels, dtype):
+def test_encode_kernels_keep_precision_at_common_offset(kernels, dtype):
     inputs = draw(1, 200, 90, 32, dtype, offset=50)
     got = by_kernels(kernels, *inputs)
     width = dict(FORMULA[dtype], codewords=FORMULA[dtype]['codewords'] * 2)
@@ -98,7 +98,7 @@ def test_encode_kernels_keep_precision_at_a_common_offset(kernels, dtype):
 
 
 @pytest.mark.parametrize('dtype', TYPES)
-def test_encode_kernels_keep_nan_within_its_image(kernels, dtype):
+def test_encode_kernels_keep_nan_in_its_image(kernels, dtype):
     x, codewords, scale, grad = draw(2, 40, 50, 5, dtype)
     x[0, 3, 7] = float('nan')
     out, grad_x, *_ = by_kernels(kernels, x, codewords, scale, grad)
@@ -118,7 +118,7 @@ def test_plan_of_encnet_on_h100_needs_little_memory(kernels):
 
 
 @pytest.mark.parametrize('architecture, cluster_size', [(80, 1), (90, 8)])
-def test_plan_has_clusters_only_for_code_that_can_use_them(
+def test_plan_has_clusters_only_for_architecture_90(
         kernels, architecture, cluster_size):
     device = Device(architecture=architecture)
     x, codewords = torch.empty(16, 512, 64 * 64), torch.empty(32, 512)
@@ -196,7 +196,7 @@ extern "C" void run(float* out, unsigned seed) {
 
 
 @pytest.mark.parametrize('barrier', [True, False])
-def test_emulation_shows_a_missing_barrier(tmp_path, barrier):
+def test_emulation_finds_missing_barrier(tmp_path, barrier):
     source = tmp_path / 'faulty.cpp'
     source.write_text(FAULTY)
     library = ctypes.CDLL(str(compile_library(

@@ -1,4 +1,4 @@
-"""kth_largest() is what a sort would find."""
+"""Compare kth_largest with sorting."""
 import math
 
 import pytest
@@ -15,7 +15,7 @@ numbers = st.lists(
 
 
 @given(numbers, st.data())
-def test_the_kth_largest_is_that_of_a_sort(values, data):
+def test_kth_largest_equals_sort(values, data):
     k = data.draw(st.integers(1, len(values)))
     got = kth_largest(torch.tensor(values), k)
     assert got.shape == () and got.item() == sorted(values, reverse=True)[k - 1]
@@ -29,25 +29,25 @@ def test_kth_largest_by_topk_matches_numpy_selection(values, nans, data):
                                rtol=0, atol=0, equal_nan=True)
 
 
-def test_nan_counts_as_the_largest():
+def test_kth_largest_takes_nan_as_largest():
     values = torch.tensor([1., math.nan, 3.])
     assert kth_largest(values, 1).isnan()
     assert [kth_largest(values, k).item() for k in (2, 3)] == [3, 1]
 
 
-def test_any_shape_and_layout_will_do_and_none_is_changed():
+def test_kth_largest_takes_any_layout_and_changes_nothing():
     values = torch.randn(4, 5, 6, dtype=torch.float64).transpose(0, 2)[::2]
     before = values.clone()
     assert kth_largest(values, 7) == values.flatten().sort().values[-7]
     assert torch.equal(values, before)
 
 
-def test_no_gradient_passes():
+def test_kth_largest_has_no_gradient():
     values = torch.randn(5, requires_grad=True)
     assert not kth_largest(values, 2).requires_grad
 
 
-def test_it_obeys_the_rules_of_pytorch_and_compiles():
+def test_kth_largest_passes_opcheck_and_compiles():
     values = torch.randn(64)
     torch.library.opcheck(torch.ops.mmseg_encstdc.kth_largest, (values, 3))
     compiled = torch.compile(kth_largest, fullgraph=True, backend='aot_eager')
@@ -55,7 +55,7 @@ def test_it_obeys_the_rules_of_pytorch_and_compiles():
 
 
 @pytest.mark.parametrize('k', [0, 5, -1])
-def test_a_rank_out_of_range_is_refused(k):
+def test_kth_largest_rejects_rank(k):
     with pytest.raises(ValueError, match=r'k must be in \[1, 4\]'):
         kth_largest(torch.zeros(4), k)
 
@@ -63,11 +63,11 @@ def test_a_rank_out_of_range_is_refused(k):
 @pytest.mark.parametrize('values, k, message', [
     ([1., 2.], 1, 'values must be float32 or float64, got list'),
     (torch.zeros(4), '1', "k must be an int, got '1'")])
-def test_kth_largest_names_what_is_no_tensor_or_int(values, k, message):
+def test_kth_largest_rejects_other_arguments(values, k, message):
     with pytest.raises(TypeError, match=message):
         kth_largest(values, k)
 
 
-def test_other_types_are_refused():
+def test_kth_largest_rejects_float16():
     with pytest.raises(TypeError, match='float32 or float64, got torch.float16'):
         kth_largest(torch.zeros(4).half(), 1)

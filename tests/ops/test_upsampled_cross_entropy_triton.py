@@ -1,4 +1,4 @@
-"""The Triton kernels of the upsampled cross entropy, run by Triton's interpreter."""
+"""Run the Triton kernels of the upsampled cross entropy by Triton's interpreter."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ def kernels():
 
 @pytest.fixture(scope='module')
 def compute(kernels):
-    """Losses, hits, logsumexp and the gradient of the logits."""
+    """Return a function that computes losses, hits, logsumexp and gradient."""
     def compute(inputs, align_corners=False, ignore_index=IGNORE):
         logits, labels, grad = inputs
         assert kernels.why_not(logits, labels) is None
@@ -41,14 +41,14 @@ def compute(kernels):
 
 
 def weights(inputs, outputs, align_corners):
-    """PyTorch's weights in float32, (outputs, inputs), as float64."""
+    """Return PyTorch's float32 weights (outputs, inputs), as float64."""
     return F.interpolate(
         torch.eye(inputs).view(1, 1, inputs, inputs), (outputs, inputs),
         mode='bilinear', align_corners=align_corners)[0, 0].double()
 
 
 def upsampled(logits, size, align_corners):
-    """With those weights in float64, (B, C, H, W)."""
+    """Upsample logits with these weights in float64, (B, C, H, W)."""
     rows, columns = (weights(inputs, outputs, align_corners)
                      for inputs, outputs in zip(logits.shape[2:], size))
     return torch.einsum('yi,bcij,xj->bcyx', rows, logits.double(), columns)
@@ -63,7 +63,7 @@ def by_bands(inputs, align_corners=False, ignore_index=IGNORE):
 
 
 def assert_near(got, right, values=5e-6, gradient=2e-5):
-    """To the bands, whose weights are not rounded to float32."""
+    """Compare with the bands, whose weights are not rounded to float32."""
     assert error(got[0], right[0]) <= values and error(got[2], right[2]) <= values
     assert torch.equal(got[1], right[1])
     assert error(got[3], right[3]) <= gradient
@@ -111,7 +111,7 @@ def test_kernels_match_bands(compute, shape, align_corners):
 
 @pytest.fixture(scope='module')
 def example(compute):
-    """Inputs whose labels are four times the size, and what is computed of them."""
+    """Return inputs with labels four times the size, and the computed outputs."""
     inputs = draw(1, 5, 4, 5, 16, 20)
     return inputs, compute(inputs)
 
@@ -142,7 +142,7 @@ def test_backward_takes_broadcast_gradient(kernels, example):
 
 def test_backward_copies_gradient_of_large_span(kernels, example, monkeypatch):
     (logits, labels, grad), (_, _, logsumexp, expected) = example
-    monkeypatch.setattr(kernels, 'MOST_ELEMENTS', grad.numel())
+    monkeypatch.setattr(kernels, 'MAX_ELEMENTS', grad.numel())
     wide = LAYOUTS['sliced columns'](grad[None])[0]
     assert torch.equal(expected, kernels.backward(
         wide, logits, labels, logsumexp, False, IGNORE))

@@ -1,4 +1,4 @@
-"""The command line on a classifier, with a handful of small images."""
+"""Test the tools on a classifier, with a few small images."""
 import importlib.util
 import os
 import re
@@ -24,7 +24,7 @@ LOADERS = ['train_dataloader', 'val_dataloader']
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Dark cats and bright dogs: 4 images of 64 x 64 to train, 3 to score."""
+    """Write dark cats and bright dogs, 64 x 64: 4 images to train, 3 to validate."""
     folder = tmp_path_factory.mktemp('data') / 'pets'
     counts = dict(train=dict(cat=2, dog=2), val=dict(cat=1, dog=2))
     for split, classes in counts.items():
@@ -38,12 +38,12 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def broken(data, tmp_path):
-    """A copy of the data to break."""
+    """Return a copy of the data, for tests that change it."""
     return Path(shutil.copytree(data, tmp_path / 'pets'))
 
 
 def options(data):
-    """--cfg-options: two classes, one epoch of two batches, no data workers."""
+    """Return --cfg-options for two classes and one epoch of two batches."""
     values = {
         'model.num_classes': 2,
         'train_dataloader.batch_size': 2,
@@ -68,14 +68,14 @@ def run(name, *words):
 
 @pytest.fixture(scope='module')
 def trained(data, tmp_path_factory):
-    """Work dir of two iterations, and what training printed."""
+    """Train two iterations; return the work dir and the output."""
     work = tmp_path_factory.mktemp('work')
     done = run('train.py', CONFIG, '--work-dir', work, *options(data))
     assert done.returncode == 0, done.stdout + done.stderr
     return work, done.stdout + done.stderr
 
 
-def test_training_logs_validates_and_saves(trained):
+def test_train_logs_validates_and_saves(trained):
     work, output = trained
     assert re.search(r'Epoch\(train\) +\[1\]\[2/2\].* loss_cls: .* top1: ', output)
     assert re.search(r'Epoch\(val\) .* top1: [\d.]+ +top5: 100', output)
@@ -86,7 +86,7 @@ def test_training_logs_validates_and_saves(trained):
     assert tuple(meta['dataset_meta']['classes']) == ('cat', 'dog')
 
 
-def test_evaluation_finds_what_validation_found(trained, data, tmp_path):
+def test_test_equals_validation(trained, data, tmp_path):
     work, output = trained
     done = run('test.py', CONFIG, work / 'epoch_1.pth', '--work-dir', tmp_path,
                *options(data))
@@ -97,14 +97,14 @@ def test_evaluation_finds_what_validation_found(trained, data, tmp_path):
     assert float(found) in (pytest.approx(100 * k / 3, abs=1e-3) for k in range(4))
 
 
-def test_check_dataset_counts_the_images_of_each_class(data):
+def test_check_dataset_counts_images_of_each_class(data):
     done = run('check_dataset.py', CONFIG, *options(data))
     assert done.returncode == 0, done.stderr
     assert '4 images and labels are sound' in done.stdout
     assert re.search(r'cat +\| +33.33', done.stdout), done.stdout
 
 
-def test_an_unreadable_image_is_one_line(broken, tmp_path):
+def test_train_names_unreadable_image(broken, tmp_path):
     (broken / 'train/dog/1.JPEG').write_bytes(b'no image')
     done = run('train.py', CONFIG, '--work-dir', tmp_path / 'w', *options(broken))
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
@@ -113,7 +113,7 @@ def test_an_unreadable_image_is_one_line(broken, tmp_path):
 
 
 def load_tool(name):
-    """A tool as a module, without running it."""
+    """Import a tool as a module."""
     spec = importlib.util.spec_from_file_location(
         f'tool_{name}', ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
@@ -127,23 +127,16 @@ def load_tool(name):
     (dict(tta=True), '--tta needs tta_pipeline'),
     (dict(mode='chip'), '--mode chip is not in test_modes'),
 ])
-def test_what_only_a_segmentation_has_is_refused(
+def test_test_rejects_options_of_segmentation(
         trained, flag, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = dict(mode=None, tta=False, out=None, show_dir=None)
     args = Namespace(checkpoint=str(trained[0] / 'epoch_1.pth'), **{**flags, **flag})
     with pytest.raises(InputError, match=message):
-        load_tool('test').apply(args, Config.fromfile(CONFIG))
+        load_tool('test').apply_options(args, Config.fromfile(CONFIG))
 
 
-def test_predict_says_that_it_draws_segmentations(trained):
-    args = Namespace(checkpoint=str(trained[0] / 'epoch_1.pth'),
-                     config=str(CONFIG), device='cpu')
-    with pytest.raises(InputError, match='has no model.decode_head'):
-        load_tool('predict').load_model(args)
-
-
-# --- Before a model is built -------------------------------------------------
+# --- check_config, check_data ------------------------------------------------
 
 
 def config_on(folder, **model):
@@ -162,29 +155,29 @@ def error_of(function, cfg):
     return str(caught.value)
 
 
-def test_a_config_without_fault_passes(data):
+def test_checks_accept_classifier(data):
     assert check_config(config_on(data), LOADERS, training=True) is None
     assert check_data(config_on(data), LOADERS) is None
 
 
-def test_a_missing_folder_says_where_imagenet_comes_from(tmp_path):
+def test_check_config_names_source_of_imagenet(tmp_path):
     message = error_of(check_config, config_on(tmp_path / 'none'))
     assert 'none does not exist' in message and 'image-net.org' in message
 
 
-def test_num_classes_that_disagrees_with_the_folders_is_named(data):
+def test_check_data_names_other_number_of_folders(data):
     message = error_of(check_data, config_on(data, num_classes=1000))
     assert 'model.num_classes is 1000' in message
     assert 'ImageFolderDataset (train_dataloader) has 2 classes' in message
 
 
-def test_num_classes_that_disagrees_with_the_list_is_named(data):
+def test_check_config_names_other_number_of_classes(data):
     cfg = config_on(data)
     cfg.train_dataloader.dataset.metainfo = dict(classes=['cat'])
     assert 'model.num_classes is 2' in error_of(check_config, cfg)
 
 
-def test_a_list_of_classes_in_a_file_is_compared_too(data, tmp_path):
+def test_check_data_compares_class_file(data, tmp_path):
     cfg = config_on(data)
     (tmp_path / 'classes.txt').write_text('cat\n')
     for loader in LOADERS:
@@ -193,8 +186,7 @@ def test_a_list_of_classes_in_a_file_is_compared_too(data, tmp_path):
     assert 'has 1 classes' in error_of(check_data, cfg)
 
 
-def test_folders_that_differ_between_the_splits_are_named(broken):
-    """Each split would number its own folders, and all labels be wrong."""
+def test_check_data_names_differing_folders(broken):
     (broken / 'val/dog').rename(broken / 'val/ape')
     message = error_of(check_data, config_on(broken))
     assert 'class 0 is cat in train_dataloader and ape in val_dataloader' in message

@@ -1,4 +1,4 @@
-"""ONNX files against PyTorch, on tiny networks with the real structure."""
+"""Compare ONNX files with PyTorch, on tiny networks of the real structure."""
 import importlib.util
 import os
 import runpy
@@ -23,7 +23,7 @@ RUNTIME = importlib.util.find_spec('onnxruntime') is not None
 
 
 def tiny_encnet():
-    """EncNet with lateral connections, 16 channels in the head."""
+    """Return the config of EncNet with lateral connections and 16 channels."""
     cfg = Config.fromfile(ROOT / 'configs/encnet_r18_camvid.py')
     cfg.model.backbone.update(base_channels=8, stem_channels=8)
     cfg.model.decode_head.update(
@@ -33,7 +33,7 @@ def tiny_encnet():
 
 
 def tiny_stdc(scale=1):
-    """STDC1 whose stages have a sixteenth of the channels."""
+    """Return the config of STDC1 with a sixteenth of the channels."""
     cfg = Config.fromfile(ROOT / 'configs/stdc1_camvid.py')
     net = cfg.model.backbone
     net.backbone_cfg.channels = (8, 8, 16, 32, 64)
@@ -52,14 +52,14 @@ CONFIGS = dict(encnet=tiny_encnet, stdc=tiny_stdc,
 
 @pytest.fixture(scope='module', params=CONFIGS)
 def files(request, tmp_path_factory):
-    """(config, checkpoint) on disk."""
+    """Write a config and a checkpoint of it; return their paths."""
     init_default_scope('mmseg')
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp(request.param)
     cfg = CONFIGS[request.param]()
     cfg.dump(folder / 'net.py')
     model = MODELS.build(cfg.model)
-    with torch.no_grad():  # statistics that the norms must get right
+    with torch.no_grad():
         for key, value in model.state_dict().items():
             if 'running' in key or value.dim() == 1 and value.is_floating_point():
                 value.add_(0.2 * torch.rand_like(value))
@@ -74,7 +74,7 @@ def model(files):
 
 
 def export(monkeypatch, capsys, *words):
-    """The tool in this process: what it prints, or the line it ends with."""
+    """Run the tool in this process; return its output, or its error line."""
     monkeypatch.setattr(sys, 'argv', ['export.py', *map(str, words)])
     try:
         runpy.run_path(str(ROOT / 'tools/export.py'), run_name='__main__')
@@ -89,7 +89,7 @@ def run(path, image):
     return exporting._runner(path)[0](image)
 
 
-def test_fixed_logits_are_pytorchs(files, model, tmp_path, monkeypatch, capsys):
+def test_export_logits_equal_inference(files, model, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'net.onnx'
     printed = export(monkeypatch, capsys, *files, out, '--shape', '66x80')
     assert 'largest difference' in printed
@@ -105,7 +105,7 @@ def test_fixed_logits_are_pytorchs(files, model, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == [out]  # nothing beside it
 
 
-def test_labels_of_an_image_file_of_any_size_are_those_of_predict(
+def test_export_dynamic_labels_equal_predict(
         files, model, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'net.onnx'
     printed = export(monkeypatch, capsys, *files, out, '--shape', '64x96',
@@ -120,7 +120,7 @@ def test_labels_of_an_image_file_of_any_size_are_those_of_predict(
         assert (labels == predict(model, image)).mean() > 0.999
 
 
-def test_without_onnxruntime_the_plain_evaluator_compares(
+def test_export_onnx_without_onnxruntime_uses_onnx_evaluator(
         model, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
@@ -128,14 +128,14 @@ def test_without_onnxruntime_the_plain_evaluator_compares(
         lambda name: None if name == 'onnxruntime' else find(name))
     report = exporting.export_onnx(model, tmp_path / 'net.onnx', (512, 1024))
     assert 'evaluator of onnx' in report['by']
-    assert report['shapes'] == [(1, *exporting.SMALL)]
+    assert report['shapes'] == [(1, *exporting.EVALUATOR_SIZE)]
     assert report['difference'] < 1e-4 * report['largest']
     assert list(tmp_path.iterdir()) == [tmp_path / 'net.onnx']
 
 
-def test_a_file_that_differs_is_not_kept(model, tmp_path, monkeypatch):
-    real = exporting._reference
-    monkeypatch.setattr(exporting, '_reference',
+def test_export_onnx_deletes_file_that_differs(model, tmp_path, monkeypatch):
+    real = exporting._inference
+    monkeypatch.setattr(exporting, '_inference',
                         lambda *args: real(*args).mul(1.01))
     with pytest.raises(exporting.ExportError, match='differs from PyTorch'):
         exporting.export_onnx(model, tmp_path / 'net.onnx', (64, 64))
@@ -143,10 +143,10 @@ def test_a_file_that_differs_is_not_kept(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('of', ['file', 'network'])
-def test_a_file_that_gives_nan_is_not_kept(model, tmp_path, monkeypatch, of):
+def test_export_onnx_deletes_file_or_network_with_nan(model, tmp_path, monkeypatch, of):
     if of == 'network':
-        real = exporting._reference
-        monkeypatch.setattr(exporting, '_reference',
+        real = exporting._inference
+        monkeypatch.setattr(exporting, '_inference',
                             lambda *args: real(*args).mul(float('nan')))
     else:
         real = exporting._runner
@@ -157,7 +157,7 @@ def test_a_file_that_gives_nan_is_not_kept(model, tmp_path, monkeypatch, of):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_named(model, tmp_path):
+def test_export_onnx_names_missing_folder(model, tmp_path):
     with pytest.raises(InputError, match='the folder .*none does not exist'):
         exporting.export_onnx(model, tmp_path / 'none' / 'net.onnx', (64, 64))
 
@@ -168,7 +168,7 @@ def test_a_folder_that_is_not_there_is_named(model, tmp_path):
     (['--shape', '64'], '--shape must be HEIGHTxWIDTH in pixels'),
     (['--opset', '9'], 'opset must be 13 to 20, got 9'),
 ])
-def test_what_cannot_be_exported_is_one_line(
+def test_export_rejects_wrong_arguments(
         files, words, message, tmp_path, monkeypatch, capsys):
     line = export(monkeypatch, capsys, *files, tmp_path / 'x.onnx', *words)
     assert line.startswith('error: ') and message in line
@@ -176,7 +176,7 @@ def test_what_cannot_be_exported_is_one_line(
 
 
 @pytest.mark.parametrize('files', ['stdc'], indirect=True)
-def test_the_command_is_one_line_when_it_fails(files, tmp_path):
+def test_export_command_ends_with_one_line(files, tmp_path):
     done = subprocess.run(
         [sys.executable, 'tools/export.py', *map(str, files), 'x.txt'],
         cwd=ROOT, capture_output=True, text=True,
@@ -187,7 +187,7 @@ def test_the_command_is_one_line_when_it_fails(files, tmp_path):
 
 
 @pytest.mark.parametrize('files', ['encnet'], indirect=True)
-def test_test_time_augmentation_is_refused(model):
+def test_check_exportable_rejects_test_time_augmentation(model):
     wrapped = torch.nn.Module()
     wrapped.module = model
     with pytest.raises(InputError, match='without test-time augmentation'):
@@ -195,14 +195,14 @@ def test_test_time_augmentation_is_refused(model):
 
 
 @pytest.mark.parametrize('files', ['stdc'], indirect=True)
-def test_what_the_file_leaves_out_is_told(model):
+def test_left_out_names_resize(model):
     assert exporting.left_out(model) == []
     model.cfg.test_dataloader.dataset.pipeline.insert(
         1, dict(type='Resize', scale=(8, 8)))
     assert exporting.left_out(model) == ['Resize']
 
 
-def test_the_names_of_the_classes_are_in_the_file(model, tmp_path):
+def test_export_onnx_writes_class_names(model, tmp_path):
     exporting.export_onnx(model, tmp_path / 'net.onnx', (32, 32))
     meta = onnx.load(tmp_path / 'net.onnx').metadata_props
     names = {entry.key: entry.value for entry in meta}['classes'].split('\n')

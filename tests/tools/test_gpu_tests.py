@@ -1,4 +1,4 @@
-"""benchmarks/gpu_tests.py counts the tests in a report of pytest by backend."""
+"""Test how benchmarks/gpu_tests.py reads a report of pytest."""
 import sys
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def report(tmp_path):
     return path
 
 
-def test_by_backend_counts_the_outcomes(report):
+def test_by_backend_counts_outcomes(report):
     assert gpu_tests.by_backend(report) == {
         'encode-triton': dict(passed=1, failed=1, skipped=0),
         'encode-cuda': dict(passed=0, failed=0, skipped=1),
@@ -44,7 +44,7 @@ def test_messages_are_first_lines_of_failures_and_errors(report):
             'RuntimeError: no memory'}
 
 
-def test_record_of_a_gpu_says_what_computes(monkeypatch):
+def test_backends_of_gpu_lists_states(monkeypatch):
     from mmseg_encstdc.ops import __main__ as table
     monkeypatch.setattr(table, 'rows', lambda: iter([
         ('operator', 'device', 'backend', 'state'), ('encode', 'cpu', 'torch', 'a'),

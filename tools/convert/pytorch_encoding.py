@@ -2,8 +2,8 @@
 """Convert a checkpoint of PyTorch-Encoding:
 tools/convert/pytorch_encoding.py SRC DST --config CFG
 
-SRC is a segmentation checkpoint for a config such as encnet_r50s_ade.py, or one
-of ImageNet, which becomes a backbone for its init_cfg.
+SRC is a segmentation checkpoint, for a config such as encnet_r50s_ade.py, or an
+ImageNet checkpoint, which becomes a backbone for the config's init_cfg.
 """
 import sys
 from pathlib import Path

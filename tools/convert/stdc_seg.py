@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Convert a checkpoint of STDC-Seg: tools/convert/stdc_seg.py SRC DST --config CFG
 
-SRC is a segmentation checkpoint for a config such as stdc1_seg50_cityscapes.py, or
-one of ImageNet, which becomes the whole network of stdc1_imagenet.py or, with a
+SRC is a segmentation checkpoint, for a config such as stdc1_seg50_cityscapes.py, or an
+ImageNet checkpoint, which becomes the network of stdc1_imagenet.py or, with a
 segmentation config, a backbone for its init_cfg.
 """
 import sys

@@ -1,11 +1,11 @@
-"""The Encoding operator of EncNet (section 3, eq. 1 and 2).
+"""Encode features around codewords: EncNet's operator (section 3, eq. 1 and 2).
 
 With residuals r_ik = x_i - c_k and assignments
 a_i. = softmax_k(s_k |r_ik|^2), the encoding is e_k = sum_i a_ik r_ik.
 
-``encode`` checks its arguments and calls one operator, ``mmseg_encstdc::encode``.
+``encode`` checks its arguments and calls the operator ``mmseg_encstdc::encode``.
 ``matmul`` computes it on any device, ``triton`` and ``cuda`` on a GPU; ``backend``
-chooses. ``reference`` spells the formula out.
+chooses. ``reference`` has the formula in standard operators.
 """
 from typing import Dict, Tuple
 
@@ -23,15 +23,14 @@ __all__ = ['MAX_CODES', 'encode']
 def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """Encode features around codewords.
 
-    Memory beside the arguments is a block of x, the result and, on a CPU, the
-    distances (B, K, N), which are kept for the backward pass; the gradient of x is
-    the one tensor as large as x. The torch backend copies a map (B, D, H, W) whose
-    rows are not evenly spaced, such as a crop.
+    Besides the result, memory holds a block of x and, on a CPU, the distances
+    (B, K, N) for the backward pass. Only the gradient of x is as large as x. The
+    torch backend copies a map (B, D, H, W) whose rows are not evenly spaced in
+    memory, such as a crop.
 
-    float32 rounds off about 1e-7 * |scale| * the largest squared distance to
-    the mean codeword, in the exponent of an assignment. Forward-mode
-    differentiation goes through :func:`encode_composite`; gradients of gradients
-    are a RuntimeError.
+    In float32 the rounding error of a logit s_k |r_ik|^2 is about 1e-7 * |scale| *
+    the largest squared distance to the mean codeword. Forward-mode differentiation
+    uses :func:`encode_composite`. A gradient of a gradient raises RuntimeError.
 
     Args:
         x: features, (B, D, N) or (B, D, H, W) with N = H * W, of any strides;
@@ -44,12 +43,12 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
         Encodings, (B, K, D), in the codewords' type. Zeros where N is 0.
 
     Raises:
-        ValueError, TypeError: for a shape, device or type that does not fit,
-            naming the argument, what it has and what is accepted.
+        ValueError, TypeError: when a shape, device or type does not fit, naming
+            the argument, its value and what is accepted.
         RuntimeError: when MMSEG_ENCSTDC_BACKEND names a backend that cannot
             compute this, with the reason.
     """
-    if not torch.jit.is_tracing():  # which warns of every comparison of sizes
+    if not torch.jit.is_tracing():  # tracing warns of each comparison of sizes
         check_arguments(x, codewords, scale)
     if torch.onnx.is_in_onnx_export() or backend.in_forward_mode(
             x, codewords, scale):
@@ -61,10 +60,10 @@ def encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
 
 
 def _keeps_distances(*arguments: Tensor) -> bool:
-    """Return whether to keep distances for the backward pass.
+    """Return whether to keep the distances, K / D of the size of x, for backward.
 
-    On a CPU computing them again costs more than K / D of x in memory does; on a
-    GPU it does not. A trace must hold with and without gradients.
+    A CPU takes longer to compute them again than to keep them; a GPU does not. A
+    trace keeps none, because it may run with or without gradients.
     """
     return (not backend.accelerated(arguments[0].device)
             and backend.requested() in ('auto', 'torch')
@@ -76,7 +75,7 @@ def _keeps_distances(*arguments: Tensor) -> bool:
 
 
 def _encode(x, codewords, scale):
-    check_arguments(x, codewords, scale)  # which a trace leaves out of encode
+    check_arguments(x, codewords, scale)  # a trace of encode has no checks
     return backend.choose('encode', x, codewords).forward(
         x, codewords, scale)
 
@@ -145,15 +144,16 @@ backend.define(f'encode_backward(Tensor grad, {_ARGUMENTS}, Tensor? distances=No
 
 def _example(dtype: torch.dtype) -> Tuple[Tensor, ...]:
     """Make a gradient (B, K, D), x (B, D, N), codewords (K, D) and scale (K, )."""
-    make = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     batch, codes, channels, features = 2, 5, 37, 91
-    grad, x, codewords = (torch.randn(shape, generator=make) for shape in (
+    grad, x, codewords = (torch.randn(shape, generator=generator) for shape in (
         (batch, codes, channels), (batch, channels, features), (codes, channels)))
-    scale = -4 / channels * torch.rand(codes, generator=make)
+    scale = -4 / channels * torch.rand(codes, generator=generator)
     return grad, x.to(dtype), codewords / 2, scale
 
 
 def _outputs(module, grad, x, codewords, scale) -> Dict[str, Tensor]:
+    """Compute the encodings and all gradients by a backend's module."""
     encodings = module.forward(x, codewords, scale)
     gradients = module.backward(grad, x, codewords, scale)
     return dict(zip(OUTPUTS, (encodings, *gradients)))
@@ -163,7 +163,7 @@ OUTPUTS = ('encodings', 'grad_x', 'grad_codewords', 'grad_scale')
 backend.OPERATORS['encode'] = backend.Operator(
     'encode', {'torch': f'{__name__}.matmul', 'triton': f'{__name__}.triton',
                'cuda': f'{__name__}.cuda'}, _example, _outputs, {
-        # Tensor cores may truncate where they add, hence 1e-5.
+        # 1e-5 because tensor cores may truncate sums.
         torch.float32: dict(zip(OUTPUTS, (1e-5, 1e-5, 1e-5, 1e-4))),
         torch.float16: dict(zip(OUTPUTS, (1e-5, 1e-3, 1e-5, 1e-4))),
         torch.bfloat16: dict(zip(OUTPUTS, (8e-3, 1.5e-2, 8e-3, 2e-2)))})

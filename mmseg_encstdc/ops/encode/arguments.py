@@ -1,4 +1,4 @@
-"""Check what the Encoding operator is given."""
+"""Check the arguments of the Encoding operator."""
 import torch
 from torch import Tensor
 
@@ -11,8 +11,7 @@ def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
     """Check that x (B, D, N) or (B, D, H, W), codewords (K, D) and scale (K, ) fit.
 
     Raises:
-        ValueError, TypeError: naming the argument, what it has and what is
-            accepted.
+        ValueError, TypeError: naming the argument, its value and what is accepted.
     """
     check_tensors(x=x, codewords=codewords, scale=scale)
     if x.dim() not in (3, 4):
@@ -37,7 +36,7 @@ def check_arguments(x: Tensor, codewords: Tensor, scale: Tensor) -> None:
 
 
 def order_hint(x: Tensor, channels: int) -> str:
-    """Return a sentence that names both orders where x has its channels last."""
+    """Return a hint for the error message if the last dimension has the channels."""
     if channels == 0 or x.size(-1) != channels:
         return ''
     order, remedy = (('(B, N, D)', 'transpose(1, 2)') if x.dim() == 3 else

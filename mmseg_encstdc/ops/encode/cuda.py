@@ -1,4 +1,4 @@
-"""Encode by the CUDA C++ extension, whose sources are in the folder ops/."""
+"""Encode by the CUDA C++ extension, whose sources are in ops/."""
 from typing import Optional, Tuple
 
 import torch
@@ -19,7 +19,7 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor,
 
 
 def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
-    """Return why the kernels do not take these tensors, or None."""
+    """Return why the kernels do not accept these tensors, or None."""
     if x.dtype == torch.float64:
         return 'x is float64'
     if not torch.ops.mmseg_encstdc.encode_cuda_supports(x.flatten(2), codewords):

@@ -1,16 +1,15 @@
 """Encode by matrix products over blocks of features, on any device.
 
-A block is a run of feature vectors small enough to stay in the cache: x comes from
-memory once forward and once backward, and nothing as large as x exists beside it.
-In a block
+A block is a range of feature vectors that fits in the cache. x is read from memory
+once forward and once backward, and no other tensor is as large as x. In a block
 
     d = |x|^2 - 2 C x + |c|^2        (distances, 1 product)
     E = A x^T - (sum_i A_i) * C      (encodings, 1 product)
 
-with features and codewords both less the mean codeword. Residuals and distances do
-not change, and |x|^2 stays small where features and codewords share a large
-offset. Distances that the forward pass kept, K / D of x, leave the backward pass 4
-products of the same size rather than 5.
+The mean codeword is subtracted from features x and codewords C. This does not change
+residuals and distances, and keeps |x|^2 small if features and codewords have a large
+common offset. The backward pass takes 5 products of this size, or 4 if the forward
+pass kept the distances, whose size is K / D of x.
 """
 from typing import Iterator, Optional, Tuple
 
@@ -19,12 +18,12 @@ from torch import Tensor
 
 __all__ = ['backward', 'forward', 'forward_with_distances']
 
-# Bytes of a block: on a CPU what its caches hold beside the products, on any
-# other device what keeps it busy.
+# Bytes of a block. On a CPU it fits in the cache with the products; on other devices
+# it is large enough to occupy them.
 BLOCK_BYTES = 3 << 20
 DEVICE_BLOCK_BYTES = 64 << 20
-# Features of an image in a block at least, if the image has as many: fewer do
-# not fill the products.
+# Least features of an image in a block, if the image has as many. Products of fewer
+# are slow.
 MIN_FEATURES = 256
 
 
@@ -44,7 +43,7 @@ def forward_with_distances(x: Tensor, codewords: Tensor,
 
 def _forward(x: Tensor, codewords: Tensor, scale: Tensor,
              distances: Optional[Tensor]) -> Tensor:
-    """Encode x (B, D, N); fill distances (B, K, N) where they are given."""
+    """Encode x (B, D, N), and write the distances (B, K, N) unless they are None."""
     batch, (k, d) = x.size(0), codewords.shape
     mean = codewords.mean(0)  # (D, )
     centred = codewords - mean  # (K, D)
@@ -68,10 +67,10 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
     With G = ``grad`` (B, K, D), per feature: dA_k = G_k (x - c_k),
     dl = A (dA - A dA), ds = sum dl d, dd = s dl,
     dx = A G - 2 dd C + 2 (sum_k dd_k) x, and dC = -a G - 2 (dd x - (sum dd) C).
-    Distances (B, K, N) are computed again where they are None.
+    Distances (B, K, N) are computed again if they are None.
     """
     grad_x = torch.empty_like(x)
-    grad_columns = grad_x.flatten(2)  # (B, D, N), of an odd layout a copy
+    grad_columns = grad_x.flatten(2)  # (B, D, N), a copy for some layouts
     grad_codewords, grad_scale = _backward(
         grad, x.flatten(2), codewords, scale, distances, grad_columns)
     if grad_columns.data_ptr() != grad_x.data_ptr():
@@ -81,14 +80,14 @@ def backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
 
 def _backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
               distances: Optional[Tensor], grad_x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Fill grad_x, shaped as x (B, D, N); return the gradients of the others."""
+    """Write grad_x (B, D, N); return the gradients of codewords and scale."""
     batch, (k, d) = x.size(0), codewords.shape
     mean = codewords.mean(0)  # (D, )
     centred = codewords - mean  # (K, D)
     scale_column = scale.unsqueeze(1)  # (K, 1)
     grad_dot_codeword = (grad * centred).sum(2, keepdim=True)  # (B, K, 1)
-    back = torch.cat([grad, (-2 * centred).expand(batch, k, d)], 1)
-    back = back.transpose(1, 2)  # (B, D, 2K)
+    left = torch.cat([grad, (-2 * centred).expand(batch, k, d)], 1)
+    left = left.transpose(1, 2)  # (B, D, 2K)
     grad_scale = torch.zeros_like(scale)
     grad_distance_x_sum = codewords.new_zeros(batch, d, k)  # sum_i x_i dd_ik
     sums = codewords.new_zeros(batch, 2 * k, 1)  # sum_i A_ik, then sum_i dd_ik
@@ -103,10 +102,11 @@ def _backward(grad: Tensor, x: Tensor, codewords: Tensor, scale: Tensor,
         grad_scale += (grad_logits * distance).sum((0, 2))
         grad_distance = grad_logits.mul_(scale_column)  # (b, K, n)
         grad_distance_x_sum[images].baddbmm_(block, grad_distance.transpose(1, 2))
-        factors = torch.cat([assignment, grad_distance], 1)  # (b, 2K, n)
-        sums[images] += factors.sum(2, keepdim=True)
+        right = torch.cat([assignment, grad_distance], 1)  # (b, 2K, n)
+        sums[images] += right.sum(2, keepdim=True)
         block.mul_(2 * grad_distance.sum(1, keepdim=True))
-        grad_x[images, :, columns] = block.baddbmm_(back[images], factors)
+        # A G - 2 dd C is one product, left @ right.
+        grad_x[images, :, columns] = block.baddbmm_(left[images], right)
     assignment_sum, grad_distance_sum = sums[:, :k], sums[:, k:]  # (B, K, 1)
     residual_sum = (grad_distance_x_sum.transpose(1, 2) -
                     grad_distance_sum * centred)  # (B, K, D)
@@ -124,28 +124,29 @@ def distances_of(block: Tensor, centred: Tensor) -> Tensor:
 
 def blocks(x: Tensor, mean: Tensor,
            codes: int) -> Iterator[Tuple[slice, slice, Tensor]]:
-    """Cut x (B, D, N) along B and N.
+    """Yield blocks of x (B, D, N).
 
-    Yields where in B, where in N, and the features there less ``mean`` (D, ) in the
-    type of ``mean``, (b, D, n). The next block takes the place of their memory.
+    Yields:
+        slice of B, slice of N, and the features in it less ``mean`` (D, ), in the
+        type of ``mean``, (b, D, n). The next block overwrites their memory.
     """
     batch, _, count = x.shape
     images, length = block_size(x, codes, mean.element_size())
-    room = torch.empty_like(x[:images, :, :length], dtype=mean.dtype)
+    buffer = torch.empty_like(x[:images, :, :length], dtype=mean.dtype)
     for first in range(0, batch, images):
         chosen = slice(first, min(first + images, batch))
         for start in range(0, count, length):
             columns = slice(start, min(start + length, count))
             part = x[chosen, :, columns]
-            block = room[:part.size(0), :, :part.size(2)]
+            block = buffer[:part.size(0), :, :part.size(2)]
             yield chosen, columns, torch.sub(part, mean.unsqueeze(1), out=block)
 
 
 def block_size(x: Tensor, codes: int, itemsize: int) -> Tuple[int, int]:
-    """Return the images of a block, and the features of each.
+    """Return the number of images of a block, and of features of each.
 
-    The budget bounds a block, or its distances where K is above D. A block has
-    many images while each fills the products: a thread then stays with its image.
+    The budget limits the block, or its distances if K > D. A block has as many
+    images as fit with ``MIN_FEATURES`` each, so that each thread computes one image.
     """
     batch, channels, count = x.shape
     budget = BLOCK_BYTES if x.device.type == 'cpu' else DEVICE_BLOCK_BYTES

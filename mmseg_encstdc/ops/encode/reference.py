@@ -1,4 +1,4 @@
-"""Encode in standard operators: for export, for second derivatives, for tests."""
+"""Encode in standard operators, for export, second derivatives and tests."""
 import torch
 from torch import Tensor
 
@@ -10,13 +10,13 @@ __all__ = ['encode_composite', 'encode_reference']
 def encode_composite(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """Encode x (B, D, N) or (B, D, H, W) as :func:`encode` does.
 
-    Use it where an exporter knows standard operators only, and for the gradient of
-    a gradient. It keeps every intermediate for the backward pass.
+    Use it for an exporter that supports standard operators only, and for gradients
+    of gradients. It keeps all intermediate tensors for the backward pass.
 
     Raises:
         ValueError, TypeError: as :func:`encode`.
     """
-    if not torch.jit.is_tracing():  # which warns of every comparison of sizes
+    if not torch.jit.is_tracing():  # tracing warns of each comparison of sizes
         check_arguments(x, codewords, scale)
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
@@ -35,8 +35,7 @@ def encode_composite(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
 def encode_reference(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     """Encode x (B, D, N) or (B, D, H, W) by the formula of the paper.
 
-    Compare other implementations with it; residuals of B x N x K x D numbers leave
-    it no other use.
+    It is for tests: its residuals are a tensor (B, N, K, D).
 
     Raises:
         ValueError, TypeError: as :func:`encode`.

@@ -1,4 +1,4 @@
-"""Triton kernels of the Encoding operator, forward and backward.
+"""Encode by Triton kernels, forward and backward.
 
 With residuals r_ik = x_i - c_k, distances d_ik = |r_ik|^2 and the assignment
 A_i. = softmax_k(s_k d_ik), the encodings are E_k = sum_i A_ik r_ik. With the
@@ -16,13 +16,13 @@ grad_distance. gather_kernel multiplies a map with the residuals and adds over t
 features, which gives E and the second sum of grad_codewords. grad_features_kernel
 computes grad_x.
 
-- Images are processed in groups so small that the later kernels find x in the
-  second-level cache of the GPU. The workspace holds the maps of one group.
+- Images are processed in groups, so small that x stays in the GPU's second-level
+  cache between the kernels. The workspace holds the maps of one group.
 - No sum uses atomics. A program writes a partial sum, and partial sums are added in
   a fixed order, so that every run gives the same bits.
 - float32 and float16 are multiplied as float32, in three tf32 products, after the
-  mean codeword is subtracted from features and codewords. An offset that all of
-  them have in common then costs no precision.
+  mean codeword is subtracted from features and codewords. A common offset of
+  features and codewords then causes no rounding error.
 - bfloat16 is multiplied as bfloat16 with float32 sums. Codewords are two bfloat16
   terms; maps and G are rounded, and all sums but that of grad_scale use the rounded
   values. Rounding then changes an encoding in proportion to the residuals, not to the
@@ -40,14 +40,14 @@ __all__ = ['backward', 'forward', 'why_not']
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CODES = 256  # as in arguments.py
-# Bytes of the operands that a group of images makes of x, or of its map if K is above
-# D. The second-level cache of an A100 has 40 MB in two halves; data that both halves
-# read is stored twice.
+# Bytes of x in a group of images, in the type of the products, or of its map if K > D.
+# The second-level cache of an A100 has 40 MB in two halves; data that both halves read
+# is stored twice.
 GROUP_BYTES = 16 << 20
-MAX_IMAGES = 65535  # of a group: the limit of the second and third axis of a grid
+MAX_IMAGES = 65535  # of a group; limit of the second and third axis of a grid
 # gather_kernel divides the features of an image into splits until there are this many
-# programs, which is near the number of multiprocessors of a large GPU. A split has at
-# least MIN_SPLIT features, so that its partial sum is small beside them.
+# programs, near the number of multiprocessors of a large GPU. A split has at least
+# MIN_SPLIT features, so that its partial sum is small compared with them.
 PROGRAMS = 128
 MIN_SPLIT = 256
 
@@ -60,14 +60,14 @@ def load_features(x, mean, n, d, N, D, width, stride_channel, stride_row,
                   stride_column):
     """Load features n (BLOCK_N, ) at channels d (BLOCK_D, ): (BLOCK_N, BLOCK_D).
 
-    bfloat16 stays as it is. Other types become float32 less the mean codeword.
+    bfloat16 features are returned unchanged, others as float32 less the mean codeword.
     """
     row = (n // width).to(tl.int64)
     column = (n % width).to(tl.int64)
-    place = row * stride_row + column * stride_column
+    offset = row * stride_row + column * stride_column
     channel = d.to(tl.int64) * stride_channel
     features = tl.load(
-        x + place[:, None] + channel[None, :],
+        x + offset[:, None] + channel[None, :],
         mask=(n < N)[:, None] & (d < D)[None, :], other=0.0)
     if features.dtype != tl.bfloat16:
         features = features.to(tl.float32) - tl.load(
@@ -157,15 +157,15 @@ def assign_kernel(
     factor = load_of_codewords(scale, k, K)
     values = assignment_of(distance, factor, k, K)
     rounded = values.to(assignment.dtype.element_ty)
-    place = (image * N + n)[:, None] * K + k[None, :]
+    offset = (image * N + n)[:, None] * K + k[None, :]
     inside = (n < N)[:, None] & (k < K)[None, :]
-    tl.store(assignment + place, rounded, mask=inside)
+    tl.store(assignment + offset, rounded, mask=inside)
     if BACKWARD:
         values = tl.where(inside, values, 0.0)
         grad_assignment -= load_of_codewords(grad_dot_codeword + image * K, k, K)
         grad_logits = values * (
             grad_assignment - tl.sum(values * grad_assignment, 1)[:, None])
-        tl.store(grad_distance + place,
+        tl.store(grad_distance + offset,
                  (factor * grad_logits).to(assignment.dtype.element_ty), mask=inside)
         rounded = tl.where(inside, rounded.to(tl.float32), 0.0)
         tiles = tl.num_programs(0)
@@ -197,12 +197,12 @@ def grad_features_kernel(
     grad_distance_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     for first in range(0, K, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
-        place = (image * N + n)[:, None] * K + k[None, :]
+        offset = (image * N + n)[:, None] * K + k[None, :]
         inside = (n < N)[:, None] & (k < K)[None, :]
-        values = tl.load(assignment + place, mask=inside, other=0.0)
+        values = tl.load(assignment + offset, mask=inside, other=0.0)
         rows = load_rows(grad + image * K * D, k[:, None], d[None, :], K, D)
         total = add_product(total, values, rows, 1, PRECISION)
-        grad_distances = tl.load(grad_distance + place, mask=inside, other=0.0)
+        grad_distances = tl.load(grad_distance + offset, mask=inside, other=0.0)
         grad_distance_sums += grad_distances.to(tl.float32)
         minus_two_codewords = -2 * load_rows(
             centred, k[:, None], d[None, :], K, D)
@@ -210,10 +210,10 @@ def grad_features_kernel(
     features = load_features(x + image * stride_image, mean, n, d, N, D, width,
                              stride_channel, stride_row, stride_column)
     total += 2 * tl.sum(grad_distance_sums, 1)[:, None] * features.to(tl.float32)
-    place = ((n // grad_width).to(tl.int64) * grad_stride_row +
+    offset = ((n // grad_width).to(tl.int64) * grad_stride_row +
              (n % grad_width).to(tl.int64) * grad_stride_column)
     channel = d.to(tl.int64) * grad_stride_channel
-    tl.store(grad_x + image * grad_stride_image + place[:, None] + channel[None, :],
+    tl.store(grad_x + image * grad_stride_image + offset[:, None] + channel[None, :],
              total.to(grad_x.dtype.element_ty),
              mask=(n < N)[:, None] & (d < D)[None, :])
 
@@ -250,8 +250,8 @@ def gather_kernel(
         total = add_product(total, tl.trans(features), weight, 1, PRECISION)
     codewords = load_rows(centred, k[None, :], d[:, None], K, D)
     total -= tl.sum(weight_sums, 0)[None, :] * codewords
-    place = (image * tl.num_programs(1) + split) * K
-    tl.store(partial_sums + (place + k)[None, :] * D + d[:, None], total,
+    offset = (image * tl.num_programs(1) + split) * K
+    tl.store(partial_sums + (offset + k)[None, :] * D + d[:, None], total,
              mask=(k < K)[None, :] & (d < D)[:, None])
 
 
@@ -261,8 +261,8 @@ def gather_kernel(
 class Strides(NamedTuple):
     """Describe x as a map of rows of ``width`` features, by strides in elements.
 
-    Features that are evenly spaced are N rows of one feature. Triton compiles
-    integers equal to 1 as constants, so that their rows and columns cost nothing.
+    Evenly spaced features are N rows of one feature. Triton compiles integers equal
+    to 1 as constants, so that a width of 1 adds no instructions.
     """
     width: int
     image: int
@@ -285,7 +285,7 @@ def strides_of(x: Tensor) -> Strides:
 
 
 class Plan(NamedTuple):
-    """How a call is divided; it depends on shapes and types alone."""
+    """Describe how a call is divided, which depends on shapes and types only."""
     images: int  # of a group
     tiles: int  # programs of assign_kernel for an image
     blocks: int  # programs of gather_kernel for a split
@@ -298,7 +298,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(x: Tensor, codewords: Tensor) -> Plan:
-    """Plan for x (B, D, N) or (B, D, H, W) and codewords (K, D)."""
+    """Return the plan for x (B, D, N) or (B, D, H, W) and codewords (K, D)."""
     (k, d), n = codewords.shape, x[0, 0].numel()
     assign, gather, grad_features = options_of(k, x.dtype)
     images = GROUP_BYTES // (max(k, d) * n * operand_type(x).itemsize)
@@ -313,18 +313,18 @@ def plan_of(x: Tensor, codewords: Tensor) -> Plan:
 
 
 def blocks_of(options: dict, **sizes: int) -> int:
-    """Return how many blocks the given axes have together."""
+    """Return the number of blocks of the given axes, multiplied."""
     return math.prod(triton.cdiv(size, options[f'BLOCK_{axis}'])
                      for axis, size in sizes.items())
 
 
 def options_of(codewords: int, dtype: torch.dtype) -> Tuple[dict, dict, dict]:
-    """Block sizes, warps and stages of the kernels for K codewords.
+    """Return block sizes, warps and stages of each kernel for K codewords.
 
-    They leave every kernel enough registers. BLOCK_N = 64 with 8 warps crashes
-    Triton 3.0 and 3.1 when it compiles for Hopper.
+    No kernel spills registers with them. BLOCK_N = 64 with 8 warps crashes Triton 3.0
+    and 3.1 when they compile for Hopper.
     """
-    # AMD multiplies float32 as it is, and has less shared memory.
+    # AMD GPUs multiply float32 without tf32, and have less shared memory.
     hip = bool(torch.version.hip)
     common = dict(PRECISION='ieee' if hip else 'tf32x3', num_stages=2 if hip else 3)
     padded = max(16, triton.next_power_of_2(codewords))
@@ -341,7 +341,7 @@ def options_of(codewords: int, dtype: torch.dtype) -> Tuple[dict, dict, dict]:
 
 def workspace(x: Tensor, codewords: Tensor, plan: Plan,
               maps: int) -> Tuple[Tensor, Tensor, Tensor]:
-    """Return what the kernels of a group write beside grad_x.
+    """Return the tensors that the kernels of a group write besides grad_x.
 
     Returns:
         maps (maps, images, N, K), partial sums (images, splits, K, D) and sums of
@@ -380,7 +380,7 @@ def centre(x: Tensor, codewords: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
 
 
 def why_not(x: Tensor, codewords: Tensor) -> Optional[str]:
-    """Say why the kernels do not take x and codewords, or return None."""
+    """Return why the kernels do not accept x and codewords, or None."""
     if x.dtype not in TYPES:
         return f'x is {x.dtype}'.replace('torch.', '')
     if codewords.dtype != torch.float32:

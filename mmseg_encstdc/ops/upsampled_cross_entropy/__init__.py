@@ -1,8 +1,8 @@
-"""Cross entropy of bilinearly upsampled logits, pixel by pixel.
+"""Compute the cross entropy of bilinearly upsampled logits at each pixel.
 
-``upsampled_cross_entropy`` checks its arguments and calls one operator,
+``upsampled_cross_entropy`` checks its arguments and calls the operator
 ``mmseg_encstdc::upsampled_cross_entropy``. ``bands`` computes it on any device,
-``triton`` on a GPU; ``backend`` chooses. ``reference`` enlarges the logits.
+``triton`` on a GPU; ``backend`` chooses. ``reference`` uses standard operators.
 """
 from typing import Dict, Sequence, Tuple, Union
 
@@ -25,14 +25,14 @@ def upsampled_cross_entropy(
         with_hits: bool = False) -> Union[Tensor, Tuple[Tensor, Tensor]]:
     """Compute the cross entropy of logits enlarged to the size of the labels.
 
-    Gives ``F.cross_entropy(F.interpolate(logits, (H, W), mode='bilinear',
-    align_corners=align_corners), labels, class_weight, reduction='none')`` without
-    the enlarged logits: a CPU computes a band of their rows at a time, forward and
-    again backward; a Triton kernel holds them in registers. One number per pixel
-    is kept for the backward pass. Computes in float32 (float64 for float64
-    logits), also under autocast. A logit of minus infinity stands for a class that
-    cannot be; a NaN may reach a band of rows. Forward-mode differentiation goes
-    through :func:`upsampled_cross_entropy_reference`; gradients of gradients are a
+    Equals ``F.cross_entropy(F.interpolate(logits, (H, W), mode='bilinear',
+    align_corners=align_corners), labels, class_weight, reduction='none')``, without
+    the enlarged logits in memory: a CPU computes them in bands of rows, forward and
+    again backward; a Triton kernel holds them in registers. One number per pixel is
+    kept for the backward pass. Computes in float32 (float64 for float64 logits), also
+    under autocast. A logit of minus infinity means an impossible class; a NaN may
+    spread over a band of rows. Forward-mode differentiation uses
+    :func:`upsampled_cross_entropy_reference`. A gradient of a gradient raises
     RuntimeError.
 
     Args:
@@ -49,10 +49,10 @@ def upsampled_cross_entropy(
         and of the hits, (B, H, W), bool.
 
     Raises:
-        ValueError, TypeError: for a shape, device, type or label that does not
-            fit, naming the argument, what it has and what is accepted. On a GPU,
-            where looking at the labels would wait for them, a label that is no
-            class and not ignored makes the loss NaN instead.
+        ValueError, TypeError: when a shape, device, type or label does not fit,
+            naming the argument, its value and what is accepted. On a GPU, where a
+            check of the labels would make the host wait, a label that is neither a
+            class nor ignored makes the loss NaN instead.
         RuntimeError: when MMSEG_ENCSTDC_BACKEND names a backend that cannot
             compute this, with the reason.
     """
@@ -73,7 +73,7 @@ def upsampled_cross_entropy(
 
 
 def _forward(logits, labels, align_corners, ignore_index):
-    check_arguments(logits, labels, ignore_index)  # which a trace leaves out
+    check_arguments(logits, labels, ignore_index)  # a trace has no checks
     if labels.device.type == 'cpu' and labels.numel():
         check_labels(labels, logits.size(1), ignore_index)
     return backend.choose('upsampled_cross_entropy', logits, labels).forward(
@@ -130,14 +130,15 @@ backend.define(
 
 def _example(dtype: torch.dtype) -> Tuple[Tensor, ...]:
     """Make a gradient (B, H, W), logits (B, C, h, w) and labels (B, H, W)."""
-    make = torch.Generator().manual_seed(0)
-    grad = torch.randn(2, 21, 35, generator=make)
-    logits = 3 * torch.randn(2, 7, 5, 6, generator=make)
-    labels = torch.randint(8, (2, 21, 35), generator=make)  # 7 is ignored
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.randn(2, 21, 35, generator=generator)
+    logits = 3 * torch.randn(2, 7, 5, 6, generator=generator)
+    labels = torch.randint(8, (2, 21, 35), generator=generator)  # 7 is ignored
     return grad, logits.to(dtype), labels
 
 
 def _outputs(module, grad, logits, labels) -> Dict[str, Tensor]:
+    """Compute losses, hits and gradients for both values of ``align_corners``."""
     found = []
     for align_corners in (False, True):
         losses, hits, logsumexp = module.forward(logits, labels, align_corners, 7)

@@ -1,4 +1,4 @@
-"""Check what the upsampled cross entropy is given; weigh pixels by class."""
+"""Check the arguments of the upsampled cross entropy; look up class weights."""
 from functools import lru_cache
 from typing import Sequence, Tuple, Union
 
@@ -14,8 +14,7 @@ def check_arguments(logits: Tensor, labels: Tensor, ignore_index: int) -> None:
     """Check that logits (B, C, h, w) and labels (B, H, W) fit together.
 
     Raises:
-        ValueError, TypeError: naming the argument, what it has and what is
-            accepted.
+        ValueError, TypeError: naming the argument, its value and what is accepted.
     """
     check_tensors(logits=logits, labels=labels)
     if labels.dtype not in INTEGERS:
@@ -35,7 +34,7 @@ def check_arguments(logits: Tensor, labels: Tensor, ignore_index: int) -> None:
 
 
 def check_labels(labels: Tensor, classes: int, ignore_index: int) -> None:
-    """Raise ValueError where a label (B, H, W) is neither a class nor ignored."""
+    """Raise ValueError if a label (B, H, W) is neither a class nor ignored."""
     lowest, highest = (int(value) for value in labels.aminmax())
     if 0 <= lowest and highest < classes:
         return
@@ -52,10 +51,10 @@ def pixel_weights(class_weight: Union[Tensor, Sequence[float]], labels: Tensor,
                   ignore_index: int, classes: int, like: Tensor) -> Tensor:
     """Return the weight of each pixel's class, 0 at ignored pixels, (B, H, W).
 
-    Type and device are those of ``like``; see :func:`class_weights`.
+    Type and device are those of ``like``. Raises as :func:`class_weights`.
     """
     weights = class_weights(class_weight, classes, like)  # (C, )
-    labels = labels.long()  # a byte would wrap what it is compared with
+    labels = labels.long()  # int8 and uint8 cannot hold every ignore_index
     ignored = labels == ignore_index
     index = labels.masked_fill(ignored, 0).clamp(0, classes - 1)
     return weights[index].masked_fill(ignored, 0)
@@ -63,16 +62,17 @@ def pixel_weights(class_weight: Union[Tensor, Sequence[float]], labels: Tensor,
 
 def class_weights(class_weight: Union[Tensor, Sequence[float]], classes: int,
                   like: Tensor) -> Tensor:
-    """Return a number for each class, (C, ), of the type and device of ``like``.
+    """Return the weights, (C, ), in the type and on the device of ``like``.
 
     Raises:
-        ValueError, TypeError: for another count, and for a text.
+        ValueError: when there is not one number for each class.
+        TypeError: when ``class_weight`` is not a sequence of numbers.
     """
     if isinstance(class_weight, Tensor):
         weights = class_weight.to(like)
     else:
         # A tensor of a tracing mode must not stay in the cache.
-        make = (_sent_once if type(like) is Tensor and
+        make = (_cached_tensor if type(like) is Tensor and
                 not torch.compiler.is_compiling() else torch.tensor)
         weights = make(_numbers(class_weight), dtype=like.dtype, device=like.device)
     if weights.shape != (classes, ):
@@ -82,6 +82,7 @@ def class_weights(class_weight: Union[Tensor, Sequence[float]], classes: int,
 
 
 def _numbers(class_weight: Sequence[float]) -> Tuple[float, ...]:
+    """Return a hashable sequence of floats, or raise TypeError."""
     try:
         if isinstance(class_weight, (str, bytes, dict, set)):
             raise TypeError
@@ -92,7 +93,7 @@ def _numbers(class_weight: Sequence[float]) -> Tuple[float, ...]:
 
 
 @lru_cache(maxsize=16)
-def _sent_once(numbers: Tuple[float, ...], dtype: torch.dtype,
-               device: torch.device) -> Tensor:
-    """Make a tensor and remember it: sending numbers to a GPU waits for it."""
+def _cached_tensor(numbers: Tuple[float, ...], dtype: torch.dtype,
+                   device: torch.device) -> Tensor:
+    """Make a tensor once, because copying numbers to a GPU makes the host wait."""
     return torch.tensor(numbers, dtype=dtype, device=device)

@@ -1,17 +1,17 @@
 """Compute the cross entropy of upsampled logits in bands of rows, on any device.
 
-A band is a run of rows of the label map, small enough that its logits stay in
-the cache: they are interpolated, used and dropped, forward and again backward.
-Columns are interpolated first, which leaves a map (h, C, W) of as many rows as
-the logits have. A row of the label map is a weighted sum of two of those, so a
-band is one small matrix product, and its gradient another.
+A band is a range of rows of the label map whose logits fit in the cache. They are
+interpolated, used and discarded, forward and again backward. Columns are interpolated
+first, for all rows of the logits: (h, C, W). A row of the label map is then a weighted
+sum of two of these rows, so that a band is one small matrix product, and its gradient
+another.
 
-Logits are multiplied by log2(e) here, because a processor computes powers of two
-several times faster than powers of e.
+Scores are logits times log2(e), because a processor computes powers of two several
+times faster than powers of e.
 """
 import math
 from functools import lru_cache
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Iterator, List, NamedTuple, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -21,33 +21,33 @@ __all__ = ['backward', 'forward']
 
 LOG2_E = math.log2(math.e)
 BAND_BYTES = 1 << 20  # of the logits of a band
-MOST_ROWS = 256  # of a band, which bounds what its weights take
+MAX_ROWS = 256  # of a band, which limits the size of its weights
 
 
 def forward(logits: Tensor, labels: Tensor, align_corners: bool,
             ignore_index: int) -> Tuple[Tensor, Tensor, Tensor]:
     """Compute losses, hits and logsumexp, (B, H, W) each, of logits (B, C, h, w).
 
-    Labels (B, H, W) outside [0, C) that are not ignored give a loss of NaN. A hit
-    is a pixel where no class has a larger logit than the label's. logsumexp, the
-    logarithm of the sum of exponentials over the classes, is for the backward pass.
+    A label (B, H, W) that is neither in [0, C) nor ignored gives a loss of NaN. A hit
+    is a pixel where no class has a larger logit than the label. logsumexp, over the
+    classes, is for the backward pass.
     """
-    losses = _wide(logits).new_empty(labels.shape)
+    losses = _as_float(logits).new_empty(labels.shape)
     logsumexp = torch.empty_like(losses)
     hits = torch.empty_like(losses, dtype=torch.bool)
     for image, target in enumerate(labels):
-        upsampling = _upsampling(logits[image], target.shape, align_corners)
-        for band, bits in upsampling.bands():  # bits (r, C, W)
+        interpolation = _interpolation(logits[image], target.shape, align_corners)
+        for band, scores in interpolation.bands():  # scores (r, C, W)
             rows = band.rows
             index, ignored, invalid = _targets(
-                target[rows], ignore_index, bits.size(1))
-            picked = bits.gather(1, index).squeeze(1)  # (r, W)
-            peak = bits.amax(1)
-            rest = bits.sub_(peak.unsqueeze(1)).exp2_().sum(1).log2_()
-            hits[image, rows] = (picked >= peak) & ~(ignored | invalid)
-            logsumexp[image, rows] = (peak + rest).div_(LOG2_E)
+                target[rows], ignore_index, scores.size(1))
+            label_score = scores.gather(1, index).squeeze(1)  # (r, W)
+            largest = scores.amax(1)
+            log2_sum = scores.sub_(largest.unsqueeze(1)).exp2_().sum(1).log2_()
+            hits[image, rows] = (label_score >= largest) & ~(ignored | invalid)
+            logsumexp[image, rows] = (largest + log2_sum).div_(LOG2_E)
             losses[image, rows] = (
-                (peak - picked).add_(rest).div_(LOG2_E)
+                (largest - label_score).add_(log2_sum).div_(LOG2_E)
                 .masked_fill_(ignored, 0).masked_fill_(invalid, math.nan))
     return losses, hits, logsumexp
 
@@ -61,28 +61,32 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
     """
     grad_logits = logits.new_empty(logits.shape)
     for image, target in enumerate(labels):
-        upsampling = _upsampling(logits[image], target.shape, align_corners)
-        for band, bits in upsampling.bands():
+        interpolation = _interpolation(logits[image], target.shape, align_corners)
+        for band, scores in interpolation.bands():
             rows = band.rows
             index, ignored, invalid = _targets(
-                target[rows], ignore_index, bits.size(1))
+                target[rows], ignore_index, scores.size(1))
             factor = (grad[image, rows].masked_fill(ignored, 0)
                       .masked_fill_(invalid, math.nan).unsqueeze(1))  # (r, 1, W)
             total = logsumexp[image, rows].mul(LOG2_E).unsqueeze(1)  # (r, 1, W)
-            bits.sub_(total).exp2_().mul_(factor)
-            upsampling.add_gradient(band, bits.scatter_add_(1, index, -factor))
-        grad_logits[image] = upsampling.gradient()
+            scores.sub_(total).exp2_().mul_(factor)
+            interpolation.add_gradient(band, scores.scatter_add_(1, index, -factor))
+        grad_logits[image] = interpolation.gradient()
     return grad_logits
 
 
-def _wide(logits: Tensor) -> Tensor:
+def _as_float(logits: Tensor) -> Tensor:
+    """Return float64 logits as they are, others as float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _targets(labels: Tensor, ignore_index: int,
              classes: int) -> Tuple[Tensor, Tensor, Tensor]:
-    """Return the class ids to gather by, (r, 1, W), which pixels are ignored and
-    which have an id that is no class, (r, W) each."""
+    """Return class ids (r, 1, W), and masks of ignored and invalid pixels (r, W).
+
+    An invalid label is neither a class nor ignored. The class id of ignored and
+    invalid pixels is 0.
+    """
     labels = labels.long()
     ignored = labels == ignore_index
     invalid = ((labels < 0) | (labels >= classes)) & ~ignored
@@ -92,51 +96,49 @@ def _targets(labels: Tensor, ignore_index: int,
 # --- Bilinear interpolation of one image, and its adjoint ---------------------
 
 
-def _upsampling(logits: Tensor, size: torch.Size, align_corners: bool):
-    """Prepare the interpolation of logits (C, h, w), times log2(e), to ``size``.
+def _interpolation(logits: Tensor, size: torch.Size, align_corners: bool
+                   ) -> Union['RowBands', 'WholeImage']:
+    """Prepare the interpolation of the scores of logits (C, h, w) to ``size``.
 
-    On a GPU an image is one band: its launches cost more than its cache saves, and
-    a matrix product may round to TF32 there.
+    On a GPU an image is one band, because more launches would cost more time than
+    the cache saves, and a matrix product may be rounded to TF32.
     """
-    kind = RowBands if logits.device.type == 'cpu' else WholeImage
-    bits = _wide(logits) * LOG2_E
-    # Plus infinity gives NaN, as it does in a softmax, and not the largest number.
-    bits.masked_fill_(bits == math.inf, math.nan)
-    # A weight of 0 times infinity is NaN; logits of masked classes come close.
-    most = torch.finfo(bits.dtype).max / 4
-    return kind(bits.clamp_(-most, most), tuple(size), align_corners)
+    cls = RowBands if logits.device.type == 'cpu' else WholeImage
+    scores = _as_float(logits) * LOG2_E
+    # Plus infinity gives NaN, as in a softmax.
+    scores.masked_fill_(scores == math.inf, math.nan)
+    # A weight of 0 times infinity is NaN, so masked classes get a finite score.
+    limit = torch.finfo(scores.dtype).max / 4
+    return cls(scores.clamp_(-limit, limit), tuple(size), align_corners)
 
 
 class Band(NamedTuple):
-    """Rows of the label map, and the rows of logits that they are sums of."""
+    """Describe rows of the label map as weighted sums of rows of the logits."""
     rows: slice  # r of H
     sources: slice  # n of h
     weights: Tensor  # (r, n)
 
 
 class RowBands:
-    """Interpolate logits times log2(e), (C, h, w), to (H, W) in bands of rows."""
+    """Interpolate scores (C, h, w) to ``size`` (H, W) in bands of rows."""
 
-    def __init__(self, bits: Tensor, size: Tuple[int, int],
+    def __init__(self, scores: Tensor, size: Tuple[int, int],
                  align_corners: bool):
-        self.size, self.narrow = size, bits.size(2)
+        self.size, self.width = size, scores.size(2)
         self.align_corners = align_corners
         self.columns = F.interpolate(  # (h, C, W)
-            bits.transpose(0, 1), size[1], mode='linear',
+            scores.transpose(0, 1), size[1], mode='linear',
             align_corners=align_corners)
         self.grad = None
 
     def bands(self) -> Iterator[Tuple[Band, Tensor]]:
-        """Yield bands and their logits (r, C, W), which may be overwritten."""
-        height, *rest = self.columns.shape
-        for band in _bands(height, self.size[0], self.align_corners,
-                           self.columns.dtype, self.step()):
+        """Yield bands and their scores (r, C, W), which may be overwritten."""
+        height, *sizes = self.columns.shape
+        step = min(MAX_ROWS, max(1, BAND_BYTES // self.columns[0].nbytes))
+        for band in _row_bands(height, self.size[0], self.align_corners,
+                               self.columns.dtype, step):
             sources = self.columns[band.sources].flatten(1)
-            yield band, torch.mm(band.weights, sources).view(-1, *rest)
-
-    def step(self) -> int:
-        """Return the rows of the label map in a band."""
-        return min(MOST_ROWS, max(1, BAND_BYTES // self.columns[0].nbytes))
+            yield band, torch.mm(band.weights, sources).view(-1, *sizes)
 
     def add_gradient(self, band: Band, grad: Tensor) -> None:
         """Add the gradient (r, C, W) of a band."""
@@ -146,23 +148,23 @@ class RowBands:
             band.weights.t(), grad.flatten(1))
 
     def gradient(self) -> Tensor:
-        """Return the gradient (C, h, w) of what :meth:`add_gradient` added."""
-        h, c, wide = self.grad.shape
+        """Return the sum of the added gradients, for the scores (C, h, w)."""
+        h, c, label_width = self.grad.shape
         return torch.ops.aten.upsample_linear1d_backward(
-            self.grad, [wide], [h, c, self.narrow], self.align_corners,
+            self.grad, [label_width], [h, c, self.width], self.align_corners,
             None).transpose(0, 1)
 
 
 class WholeImage:
-    """Interpolate an image as one band, as :class:`RowBands` does in several."""
+    """Interpolate an image as one band, with the methods of :class:`RowBands`."""
 
-    def __init__(self, bits: Tensor, size: Tuple[int, int],
+    def __init__(self, scores: Tensor, size: Tuple[int, int],
                  align_corners: bool):
-        self.bits, self.size, self.align_corners = bits, size, align_corners
+        self.scores, self.size, self.align_corners = scores, size, align_corners
 
     def bands(self) -> Iterator[Tuple[Band, Tensor]]:
         full = F.interpolate(
-            self.bits.unsqueeze(0), self.size, mode='bilinear',
+            self.scores.unsqueeze(0), self.size, mode='bilinear',
             align_corners=self.align_corners)[0]
         yield Band(slice(None), slice(None), None), full.transpose(0, 1)
 
@@ -172,22 +174,22 @@ class WholeImage:
     def gradient(self) -> Tensor:
         return torch.ops.aten.upsample_bilinear2d_backward(
             self.grad.transpose(0, 1).unsqueeze(0), self.size,
-            [1, *self.bits.shape], self.align_corners, None, None)[0]
+            [1, *self.scores.shape], self.align_corners, None, None)[0]
 
 
 @lru_cache(maxsize=32)
-def _bands(low: int, high: int, align_corners: bool, dtype: torch.dtype,
-           step: int) -> List[Band]:
-    """Cut ``high`` rows that are interpolated from ``low`` into bands of ``step``.
+def _row_bands(inputs: int, outputs: int, align_corners: bool, dtype: torch.dtype,
+               step: int) -> List[Band]:
+    """Divide ``outputs`` rows, interpolated from ``inputs``, into bands of ``step``.
 
-    The weights are PyTorch's: its interpolation of the rows of an identity matrix.
+    The weights are PyTorch's interpolation of an identity matrix.
     """
     weights = F.interpolate(
-        torch.eye(low, dtype=dtype).view(1, 1, low, low), (high, low),
-        mode='bilinear', align_corners=align_corners)[0, 0]  # (high, low)
+        torch.eye(inputs, dtype=dtype).view(1, 1, inputs, inputs), (outputs, inputs),
+        mode='bilinear', align_corners=align_corners)[0, 0]  # (outputs, inputs)
     bands = []
-    for start in range(0, high, step):
-        rows = slice(start, min(start + step, high))
+    for start in range(0, outputs, step):
+        rows = slice(start, min(start + step, outputs))
         used = weights[rows].any(0).nonzero()
         sources = slice(int(used.min()), int(used.max()) + 1)
         bands.append(Band(rows, sources, weights[rows, sources].clone()))

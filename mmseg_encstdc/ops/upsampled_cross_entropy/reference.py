@@ -17,9 +17,9 @@ def upsampled_cross_entropy_reference(
         ignore_index: int = 255,
         class_weight: Union[Tensor, Sequence[float], None] = None,
         with_hits: bool = False) -> Union[Tensor, Tuple[Tensor, Tensor]]:
-    """Compute :func:`upsampled_cross_entropy` with the enlarged logits as a tensor.
+    """Compute :func:`upsampled_cross_entropy` from enlarged logits in memory.
 
-    Takes the same arguments and gives the same results. Has second derivatives and
+    Arguments and results are the same. It supports gradients of gradients and
     forward-mode differentiation.
     """
     check_arguments(logits, labels, ignore_index)

@@ -1,16 +1,17 @@
-"""Cross entropy of bilinearly upsampled logits in Triton, forward and backward.
+"""Compute the cross entropy of upsampled logits in Triton, forward and backward.
 
-The logits at the size of the labels, called scores, never reach memory: a program
-interpolates them in registers, forward and again backward. A cell is what lies
-between one row and the next of the logits, and one column and the next. The scores
-in a cell are interpolated from its four logits. The first cell also has what lies
-before the first logit, the last cell what lies after the last logit.
+Scores are the logits at the size of the labels. They are never in memory: a program
+interpolates them in registers, forward and again backward. A cell is the area between
+two neighbouring rows and two neighbouring columns of the logits. Its scores are
+interpolated from its four logits. Label pixels before the first logit belong to the
+first cell, those after the last logit to the last cell.
 
-The backward pass sums the gradients in every cell for each of its four logits. These
-partial sums are four times the size of the logits. Then each logit adds those of
-the four cells around it. No sum uses atomics, so every run gives the same bits.
+The backward pass sums the gradients in each cell for each of its four logits. These
+partial sums are four times as large as the logits. Then each logit adds the partial
+sums of the four cells around it. No sum uses atomics, so every run gives the same
+bits.
 
-The kernels count logits in log2 units, because a GPU computes powers of two.
+The kernels multiply logits by log2(e), because a GPU computes powers of two.
 """
 from functools import lru_cache
 from math import prod
@@ -25,24 +26,24 @@ from torch import Tensor
 __all__ = ['backward', 'forward', 'why_not']
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-MOST_ELEMENTS = 2**30  # of an image, from first to last; the kernels count in int32
-MOST_IMAGES = 65535  # limit of the second axis of a CUDA grid
+MAX_ELEMENTS = 2**30  # between the first and last of an image; offsets are int32
+MAX_IMAGES = 65535  # limit of the second axis of a CUDA grid
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # A weight of 0 times infinity is NaN, so the logits of masked classes stay finite.
 LARGEST = tl.constexpr(torch.finfo(torch.float32).max / 4)
 
-BLOCK_C = 8  # classes at a time; a thread holds all of them
-FORWARD_X = 128  # label columns of a program, one a thread
-FORWARD_Y = 8  # most label rows at a time
-BACKWARD_X = 4  # most label columns of a cell at a time, one a thread
+BLOCK_C = 8  # classes at a time, all in one thread
+FORWARD_X = 128  # label columns of a program, one for each thread
+FORWARD_Y = 8  # maximum of label rows at a time
+BACKWARD_X = 4  # maximum of label columns of a cell at a time
 BACKWARD_THREADS = 64
 SUM_BLOCK = 512
 
 
 def why_not(logits: Tensor, labels: Tensor) -> Optional[str]:
-    """Say why the kernels do not take these arguments, or return None.
+    """Return why the kernels do not accept these arguments, or None.
 
     Args:
         logits: (B, C, h, w).
@@ -50,10 +51,10 @@ def why_not(logits: Tensor, labels: Tensor) -> Optional[str]:
     """
     if logits.dtype not in FLOATS:
         return f'the logits are {str(logits.dtype).replace("torch.", "")}'
-    if logits.size(0) > MOST_IMAGES:
-        return f'there are more than {MOST_IMAGES} images'
-    if max(_span(logits), _span(labels), prod(labels.shape[1:])) > MOST_ELEMENTS:
-        return f'an image spans more than {MOST_ELEMENTS} elements'
+    if logits.size(0) > MAX_IMAGES:
+        return f'there are more than {MAX_IMAGES} images'
+    if max(_span(logits), _span(labels), prod(labels.shape[1:])) > MAX_ELEMENTS:
+        return f'an image spans more than {MAX_ELEMENTS} elements'
     return None
 
 
@@ -103,7 +104,7 @@ def backward(grad: Tensor, logits: Tensor, labels: Tensor, logsumexp: Tensor,
         ignore_index: label of the ignored pixels.
     """
     batch, classes, height, width = logits.shape
-    if _span(grad) > MOST_ELEMENTS:
+    if _span(grad) > MAX_ELEMENTS:
         grad = grad.contiguous()
     grad_logits = logits.new_empty(logits.shape)
     partial_sum = logits.new_empty((4, *logits.shape), dtype=torch.float32)
@@ -138,14 +139,14 @@ def _span(images: Tensor) -> int:
                    zip(images.shape[1:], images.stride()[1:]))
 
 
-# --- Where the label rows and columns lie --------------------------------------
+# --- Interpolation weights ------------------------------------------------------
 
 
 class Axis(NamedTuple):
-    """List the input before each of the ``outputs`` of an axis, and its weight."""
-    before: Tensor  # (outputs, ), int32: index of the input before
-    weight: Tensor  # (outputs, ), float32: of the input after; the other has the rest
-    first: Tensor  # (inputs + 1, ), int32: first output of each cell, then outputs
+    """Describe the linear interpolation of an axis from inputs to outputs."""
+    before: Tensor  # (outputs, ), int32: index of the input before each output
+    weight: Tensor  # (outputs, ), float32: of the input after it; before has 1 - weight
+    first: Tensor  # (inputs + 1, ), int32: first output of each cell, then their number
     cell_size: int  # outputs / inputs, rounded up to a power of two
 
 
@@ -158,9 +159,9 @@ def _axes(logits: Tensor, labels: Tensor, align_corners: bool) -> Tuple[Axis, Ax
 @lru_cache(maxsize=128)
 def _axis(inputs: int, outputs: int, align_corners: bool,
           device: torch.device) -> Axis:
-    """Make the tables of an axis, once: sending them to a GPU waits for it.
+    """Make the tensors of an axis once, because copying to a GPU makes the host wait.
 
-    The weights are those that PyTorch's interpolation gives an identity matrix.
+    The weights are PyTorch's interpolation of an identity matrix.
     """
     identity = torch.eye(inputs, dtype=torch.float32, device='cpu')
     weights = F.interpolate(  # (inputs, outputs)
@@ -177,7 +178,7 @@ def _axis(inputs: int, outputs: int, align_corners: bool,
 
 @triton.jit
 def load_logits(pointers):
-    """Load logits in log2 units, within +-LARGEST; NaN and plus infinity are NaN."""
+    """Load logits times log2(e), within +-LARGEST; plus infinity becomes NaN."""
     values = tl.load(pointers).to(tl.float32)
     values = tl.where(values == float('inf'), float('nan'), values) * LOG2_E
     values = tl.minimum(values, LARGEST, propagate_nan=tl.PropagateNan.ALL)
@@ -186,7 +187,7 @@ def load_logits(pointers):
 
 @triton.jit
 def interpolate(before, after, weight):
-    """Mix two values; in fused operations, which round the same in any place."""
+    """Interpolate two values in fused operations, which always round alike."""
     return tl.fma(weight, after - before, before)
 
 
@@ -213,7 +214,7 @@ def upsampled_cross_entropy_forward(
         BLOCK_C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
     """Compute a tile of label columns x of one row of cells of one image.
 
-    BLOCK_Y label rows y at a time share what lies between the columns of the logits.
+    BLOCK_Y label rows y at a time use the same interpolation between columns.
     """
     tiles = tl.cdiv(W, BLOCK_X)
     cell = tl.program_id(0) // tiles
@@ -263,7 +264,7 @@ def upsampled_cross_entropy_forward(
         score = interpolate(above, below, weight_y)
         log2_total = tl.log2(total)
         loss = tl.where(valid, (largest - score + log2_total) * LN_2, float('nan'))
-        # A NaN among the scores is not their largest, but makes their sum NaN.
+        # largest ignores a NaN score, and total becomes NaN.
         hit = (score >= largest) & (total == total) & valid & (label != ignore_index)
         inside = (tile_y < last_y) & (tile_x < W)
         tl.store(losses + y * W + x, tl.where(ignored, 0.0, loss), mask=inside)
@@ -293,7 +294,7 @@ def upsampled_cross_entropy_backward(
     lower right logit. BLOCK_X label columns x of every cell are computed at once.
     Tensors are (BLOCK_C, BLOCK_CELLS, BLOCK_X), or 1 where nothing varies.
     """
-    # Programs of the same pixels follow each other, so that a cache holds these.
+    # Programs of the same pixels follow each other, so that these stay in a cache.
     blocks = tl.cdiv(C, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)[:, None, None]
     tiles = tl.cdiv(w, BLOCK_CELLS)
@@ -327,7 +328,7 @@ def upsampled_cross_entropy_backward(
         in_cell = x < last_x
         x = tl.maximum(tl.minimum(x, last_x - 1), 0)
         weight_x = tl.load(column_weight + x)
-        # A column outside the cell must not make NaN of a logit that is NaN.
+        # A column outside the cell must not spread a NaN logit.
         above = tl.where(in_cell, interpolate(upper_left, upper_right, weight_x), 0.0)
         below = tl.where(in_cell, interpolate(lower_left, lower_right, weight_x), 0.0)
         change = below - above

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Convert a checkpoint of MMSegmentation: tools/convert/stock.py SRC DST --config CFG
+"""Convert a checkpoint of MMSegmentation:
+tools/convert/mmsegmentation.py SRC DST --config CFG
 
-Its EncNet and STDC load as they are; this is for STDC where the config has the
-one-channel DetailHead in place of the two-channel STDCHead.
+Only STDC with the one-channel DetailHead in place of the two-channel STDCHead needs
+this; all other checkpoints of EncNet and STDC load as they are.
 """
 import sys
 from pathlib import Path
