@@ -1,4 +1,4 @@
-"""FCNHead and STDCHead are MMSegmentation's, with less memory."""
+"""FCNHead and STDCHead compute the losses of MMSegmentation's heads."""
 import pytest
 import torch
 from mmengine.structures import PixelData
@@ -54,11 +54,11 @@ def test_fcn_head_matches_mmsegmentation(sampler, align_corners, monkeypatch):
     expected = results(stock, *inputs)
     ours = FCNHead(**settings, sampler=sampler)
     assert sampler is None or type(ours.sampler) is OHEMPixelSampler
-    monkeypatch.delattr(decode_head, 'resize')  # nothing is enlarged
+    monkeypatch.delattr(decode_head, 'resize')  # no logits are resized
     assert_same(results(ours, *inputs), expected)
 
 
-def test_fcn_head_with_another_sampler_matches_mmsegmentation():
+def test_fcn_head_with_stock_sampler_matches_mmsegmentation():
     settings = dict(in_channels=8, channels=4, num_classes=5, num_convs=1)
     stock, ours = StockFCNHead(**settings), FCNHead(**settings)
     for head in (stock, ours):
@@ -87,7 +87,7 @@ def test_stdc_head_matches_mmsegmentation(threshold, fusion):
     assert_same(results(ours, *inputs), results(stock, *inputs))
 
 
-def test_stdc_head_of_plain_cross_entropy_does_not_enlarge_the_logits(monkeypatch):
+def test_stdc_head_of_cross_entropy_does_not_resize_logits(monkeypatch):
     settings = {**DETAIL, 'loss_decode': dict(type='CrossEntropyLoss')}
     inputs = draw(2)
     expected = results(StockSTDCHead(**settings), *inputs)
@@ -95,7 +95,7 @@ def test_stdc_head_of_plain_cross_entropy_does_not_enlarge_the_logits(monkeypatc
     assert_same(results(STDCHead(**settings), *inputs), expected)
 
 
-def test_stdc_head_edges_are_0_or_1_in_the_size_of_the_labels():
+def test_stdc_head_edges_are_0_or_1_at_label_size():
     _, labels = draw(2)
     edges = STDCHead(**DETAIL).edges(labels)
     assert edges.dtype == torch.int64 and edges.shape == labels.shape
@@ -117,7 +117,7 @@ def test_stdc_head_with_other_losses_matches_mmsegmentation(loss):
 
 @pytest.mark.parametrize('ignore_index', [0, 1, 7])
 @pytest.mark.parametrize('threshold', [0.1, 1., 2., -0.5])
-def test_stdc_head_with_any_ignored_id_matches_mmsegmentation(
+def test_stdc_head_with_any_ignore_index_matches_mmsegmentation(
         ignore_index, threshold):
     settings = {**DETAIL, 'ignore_index': ignore_index}
     stock, ours = (kind(boundary_threshold=threshold, **settings)
