@@ -99,7 +99,7 @@ class ChipEncoderDecoder(EncoderDecoder):
         return _resize(total, input_size)
 
     def _score_crop(self, crop: Tensor) -> Tensor:
-        """Return the scores (B, C, h, w) of crops (B, 3, h, w), with ``flip`` if set."""
+        """Return the scores (B, C, h, w) of crops (B, 3, h, w)."""
         metas = [dict(img_shape=crop.shape[2:])] * crop.size(0)
         views = [self.encode_decode(crop, metas)]
         if self.test_cfg.get('flip', False):
