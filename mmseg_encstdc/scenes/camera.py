@@ -1,4 +1,4 @@
-"""Light, camera and the regions that are labelled ``IGNORE``."""
+"""Simulate light and camera, and cover the regions that are ignored."""
 
 import math
 from typing import Tuple
