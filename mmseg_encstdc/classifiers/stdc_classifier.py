@@ -62,12 +62,10 @@ class STDCClassifier(BaseModel):
         self.linear = nn.Linear(channels, num_classes, bias=False)
         self.label_smooth = label_smooth
 
-    def forward(
-        self,
-        inputs: Tensor,
-        data_samples: Optional[List[BaseDataElement]] = None,
-        mode: str = 'tensor'
-    ) -> Union[Tensor, Dict[str, Tensor], List[BaseDataElement]]:
+    def forward(self, inputs: Tensor,
+                data_samples: Optional[List[BaseDataElement]] = None,
+                mode: str = 'tensor'
+                ) -> Union[Tensor, Dict[str, Tensor], List[BaseDataElement]]:
         """Run one of MMEngine's modes on images (B, 3, H, W).
 
         Returns:
@@ -79,10 +77,8 @@ class STDCClassifier(BaseModel):
         """
         if mode == 'tensor':
             return self.logits(inputs)
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
+        if mode in ('loss', 'predict'):
+            return getattr(self, mode)(inputs, data_samples)
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -98,16 +94,12 @@ class STDCClassifier(BaseModel):
         logits = self.logits(inputs)
         labels = torch.stack([sample.gt_label for sample in data_samples])
         hits = (logits.argmax(1) == labels).float()  # (B, )
-        return dict(
-            loss_cls=F.cross_entropy(
-                logits, labels, label_smoothing=self.label_smooth),
-            top1=100 * hits.mean())
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smooth)
+        return dict(loss_cls=loss, top1=100 * hits.mean())
 
-    def predict(
-        self,
-        inputs: Tensor,
-        data_samples: Optional[List[BaseDataElement]] = None
-    ) -> List[BaseDataElement]:
+    def predict(self, inputs: Tensor,
+                data_samples: Optional[List[BaseDataElement]] = None
+                ) -> List[BaseDataElement]:
         """Add the prediction of each image to its data sample, new ones for None."""
         scores = self.logits(inputs).softmax(1)  # (B, num_classes)
         if data_samples is None:

@@ -17,24 +17,23 @@ __all__ = [
 # Where to get the data of a data set type, and its layout on disk.
 SOURCES = {
     'CamVidDataset':
-    'CamVid comes with the SegNet tutorial (480 x 360, 11 classes); lay it '
-    'out as data/camvid/{images,labels}/{train,val}/NAME.{jpg,png}',
-    'ScenesDataset':
-    'write it with: python tools/make_scenes.py data/scenes',
+    'CamVid comes with the SegNet tutorial (480 x 360, 11 classes); lay it out as '
+    'data/camvid/{images,labels}/{train,val}/NAME.{jpg,png}',
+    'ScenesDataset': 'write it with: python tools/make_scenes.py data/scenes',
     'ImageFolderDataset':
     'ImageNet 2012 from image-net.org; lay it out as '
-    'data/imagenet/{train,val}/SYNSET/NAME.JPEG, the val images too in one '
-    'folder for each class',
+    'data/imagenet/{train,val}/SYNSET/NAME.JPEG, the val images too in one folder for'
+    ' each class',
     'ADE20KDataset':
     'ADEChallengeData2016 from the MIT scene parsing benchmark; lay it out as '
     'data/ade/ADEChallengeData2016/{images,annotations}/{training,validation}',
     'CityscapesDataset':
     'leftImg8bit and gtFine from cityscapes-dataset.com; lay them out as '
-    'data/cityscapes/{leftImg8bit,gtFine}/{train,val} and write '
-    '*_labelTrainIds.png with the cityscapesScripts package',
+    'data/cityscapes/{leftImg8bit,gtFine}/{train,val} and write *_labelTrainIds.png '
+    'with the cityscapesScripts package',
     'PascalVOCDataset':
-    'VOC 2012 and the SBD annotations; lay them out as data/VOCdevkit/VOC2012/'
-    '{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets}',
+    'VOC 2012 and the SBD annotations; lay them out as '
+    'data/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets}',
     'PascalContextDataset59':
     'VOC 2010 and the PASCAL Context annotations; lay them out as '
     'data/VOCdevkit/VOC2010/{JPEGImages,SegmentationClassContext,ImageSets}',

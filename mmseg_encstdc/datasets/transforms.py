@@ -15,9 +15,7 @@ from .sample_checks import (
     unreadable,
 )
 
-__all__ = [
-    'ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations', 'LoadSegImage'
-]
+__all__ = ['ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations', 'LoadSegImage']
 
 
 class LoadSegImage(LoadImageFromFile):
@@ -53,9 +51,7 @@ class LoadSegAnnotations(LoadAnnotations):
             holds other ids.
     """
 
-    def __init__(self,
-                 num_classes: Optional[int] = None,
-                 ignore_index: int = 255,
+    def __init__(self, num_classes: Optional[int] = None, ignore_index: int = 255,
                  **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes
@@ -97,9 +93,7 @@ class ColorJitter(BaseTransform):
         ValueError: for a negative value.
     """
 
-    def __init__(self,
-                 brightness: float = 0.5,
-                 contrast: float = 0.5,
+    def __init__(self, brightness: float = 0.5, contrast: float = 0.5,
                  saturation: float = 0.5):
         self.strengths = (brightness, contrast, saturation)
         if min(self.strengths) < 0:
@@ -120,8 +114,8 @@ class ColorJitter(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return 'ColorJitter(brightness={}, contrast={}, saturation={})'.format(
-            *self.strengths)
+        return ('ColorJitter(brightness={}, contrast={}, saturation={})'
+                .format(*self.strengths))
 
 
 class EnlargeToCrop(BaseTransform):

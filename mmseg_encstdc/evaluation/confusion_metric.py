@@ -127,8 +127,7 @@ class ConfusionMetric(BaseMetric):
             matrix[cells] += counts
         return matrix.reshape(num_classes, num_classes)
 
-    def _count(self, prediction: Tensor,
-               label: Tensor) -> Tuple[np.ndarray, np.ndarray]:
+    def _count(self, prediction: Tensor, label: Tensor) -> Tuple[np.ndarray, ...]:
         """Return the nonzero cells of an image's flat confusion matrix, and counts.
 
         Dense matrices of 150 x 150 would be sent between processes for each image.
@@ -141,10 +140,9 @@ class ConfusionMetric(BaseMetric):
         for name, values in (('label', label[keep]), ('prediction', prediction[keep])):
             if values.numel() and not (0 <= int(values.min())
                                        and int(values.max()) < num_classes):
-                raise ValueError(
-                    f'a {name} holds values {int(values.min())} to '
-                    f'{int(values.max())}, the data set has classes 0 to '
-                    f'{num_classes - 1}')
+                raise ValueError(f'a {name} holds values {int(values.min())} to '
+                                 f'{int(values.max())}, the data set has classes 0 to '
+                                 f'{num_classes - 1}')
         counts = torch.bincount(cells, minlength=num_classes**2).cpu().numpy()
         nonzero = np.flatnonzero(counts)
         return nonzero, counts[nonzero]

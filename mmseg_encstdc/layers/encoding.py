@@ -101,14 +101,9 @@ class ContextEncoding(BaseModule):
         ValueError: for another ``reduction``.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 num_codes: int = 32,
-                 reduction: str = 'mean',
-                 conv_cfg: Optional[dict] = None,
-                 norm_cfg: Optional[dict] = None,
-                 act_cfg: dict = dict(type='ReLU'),
-                 init_cfg: Optional[dict] = None):
+    def __init__(self, in_channels: int, num_codes: int = 32, reduction: str = 'mean',
+                 conv_cfg: Optional[dict] = None, norm_cfg: Optional[dict] = None,
+                 act_cfg: dict = dict(type='ReLU'), init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         if reduction not in ('mean', 'sum'):
             raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")

@@ -16,10 +16,8 @@ __all__ = ['DetailAggregateLoss', 'detail_edges', 'detail_target']
 STRIDES = (1, 2, 4)
 
 
-def detail_target(labels: Tensor,
-                  fusion_weights: Sequence[float] = (0.6, 0.3, 0.1),
-                  threshold: float = 0.1,
-                  ignore_index: Optional[int] = None,
+def detail_target(labels: Tensor, fusion_weights: Sequence[float] = (0.6, 0.3, 0.1),
+                  threshold: float = 0.1, ignore_index: Optional[int] = None,
                   permutation_invariant: bool = False) -> Tensor:
     """Fuse the edges of label maps at three strides into one binary map.
 
@@ -59,9 +57,7 @@ def _target_bits(weights: Tuple[float, ...], threshold: float) -> int:
 
 @torch.no_grad()
 def detail_edges(
-        labels: Tensor,
-        threshold: float = 0.1,
-        ignore_index: Optional[int] = None,
+        labels: Tensor, threshold: float = 0.1, ignore_index: Optional[int] = None,
         permutation_invariant: bool = False) -> Tuple[Tensor, Tensor, Tensor]:
     """Find the edges of label maps at the strides 1, 2 and 4, at full size.
 
@@ -186,8 +182,7 @@ class DetailAggregateLoss(DecodeLoss):
             self.fusion_logits = nn.Parameter(
                 torch.tensor(self.fusion_weights, dtype=torch.float32).log())
 
-    def components(self, logits: Tensor,
-                   labels: Tensor) -> Tuple[Tensor, Tensor]:
+    def components(self, logits: Tensor, labels: Tensor) -> Tuple[Tensor, Tensor]:
         """Compute the weighted cross entropy and dice loss of a batch, scalars.
 
         Args:

@@ -49,12 +49,8 @@ class BinaryDiceLoss(DecodeLoss):
             raise ValueError(f'smooth must be positive, got {smooth}')
         self.smooth = smooth
 
-    def forward(self,
-                pred: Tensor,
-                label: Tensor,
-                weight: Optional[Tensor] = None,
-                ignore_index: int = 255,
-                **kwargs) -> Tensor:
+    def forward(self, pred: Tensor, label: Tensor, weight: Optional[Tensor] = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
         """Compute the loss of a batch, a scalar.
 
         Ignored pixels, and pixels of weight 0, are left out of all sums.

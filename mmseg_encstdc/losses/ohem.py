@@ -58,11 +58,8 @@ def largest_weights(losses: Tensor, kept: int) -> Tensor:
     weights add up to ``kept``.
 
     Args:
-        losses: any shape.
+        losses: any shape, which is that of the weights.
         kept: 1 to the number of losses.
-
-    Returns:
-        The weights, in the shape and type of ``losses``.
     """
     smallest = kth_largest(losses, kept)
     larger, equal = losses > smallest, losses == smallest
@@ -105,12 +102,8 @@ class OhemCELoss(DecodeLoss, PixelReduction):
         self.min_kept = min_kept
         self.class_weight = class_weight
 
-    def forward(self,
-                pred: Tensor,
-                label: Tensor,
-                weight: Optional[Tensor] = None,
-                ignore_index: int = 255,
-                **kwargs) -> Tensor:
+    def forward(self, pred: Tensor, label: Tensor, weight: Optional[Tensor] = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
         """Compute the loss of a batch, a scalar.
 
         Args:
@@ -127,12 +120,7 @@ class OhemCELoss(DecodeLoss, PixelReduction):
 
     def reduce_pixels(self, pixels: PixelLosses,
                       weight: Optional[Tensor] = None) -> Tensor:
-        """Compute the loss of a batch from its pixels, a scalar.
-
-        Args:
-            pixels: maps of (B, H, W).
-            weight: weight of each pixel, (B, H, W).
-        """
+        """Compute the loss of a batch; see :class:`PixelReduction`."""
         losses, min_kept = pixels.weighted(self.class_weight), self.min_kept
         if weight is not None:
             losses = losses * weight

@@ -151,16 +151,14 @@ def sum_by_name(losses: Iterable[Tuple[str, Tensor]]) -> Dict[str, Tensor]:
 
 
 def pixel_accuracy(hits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Return the percentage of hits among the pixels that are not ignored.
+    """Return the percentage (1, ) of pixels that are classified correctly.
+
+    It is the number that MMSegmentation logs: 100 where all pixels are ignored.
 
     Args:
-        hits: whether a pixel is classified correctly, bool, (B, H, W); False where
-            ignored.
+        hits: whether a pixel is correct, bool, (B, H, W); False where ignored.
         labels: class ids, (B, H, W).
         ignore_index: id of the ignored pixels.
-
-    Returns:
-        Percent, (1, ), as MMSegmentation logs it; 100 where all pixels are ignored.
     """
     counted = (labels.long() != ignore_index).sum() + EPS
     return ((hits.sum() + EPS) * (100. / counted)).unsqueeze(0)

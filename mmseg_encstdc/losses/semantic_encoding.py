@@ -47,12 +47,8 @@ class SemanticEncodingLoss(DecodeLoss):
     def __init__(self, loss_weight: float = 0.2, loss_name: str = 'loss_se'):
         super().__init__(loss_weight, loss_name)
 
-    def forward(self,
-                pred: Tensor,
-                target: Tensor,
-                weight: Optional[Tensor] = None,
-                ignore_index: int = 255,
-                **kwargs) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, weight: Optional[Tensor] = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
         """Compute the loss of a batch, a scalar.
 
         Args:

@@ -36,10 +36,9 @@ def overlay(image: np.ndarray, label: np.ndarray, palette: Sequence[Sequence[int
         ValueError: when image and label differ in size.
     """
     if image.shape[:2] != label.shape:
-        raise ValueError(f'image {image.shape[:2]} and label {label.shape} '
-                         'differ in size')
-    mixed = cv2.addWeighted(
-        image, 1 - opacity, colorize(label, palette), opacity, 0)
+        raise ValueError(
+            f'image {image.shape[:2]} and label {label.shape} differ in size')
+    mixed = cv2.addWeighted(image, 1 - opacity, colorize(label, palette), opacity, 0)
     return np.where((label < len(palette))[..., None], mixed, image)
 
 
