@@ -1,6 +1,7 @@
 """STDCNet and STDCContextPathNet match MMSegmentation's; their own arguments."""
 import pytest
 import torch
+from comparisons import assert_same, assert_same_state, perturb
 from mmseg.models.backbones.stdc import STDCContextPathNet as StockContextPath
 from mmseg.models.backbones.stdc import STDCNet as StockSTDCNet
 from mmseg.registry import MODELS
@@ -47,16 +48,6 @@ def context_config(backbone=STDCNet, **kwargs):
     }
 
 
-def perturb(module):
-    """Change every parameter and running statistic from its initial value."""
-    for name, value in module.state_dict().items():
-        if name.endswith('running_var'):
-            value.uniform_(0.5, 1.5)
-        elif value.is_floating_point():
-            value.add_(0.1 * torch.randn_like(value))
-    return module
-
-
 def copy_state(stock, ours, dtype=DOUBLE, training=True):
     """Copy the stock network's state dict, strictly, and set the mode."""
     ours.load_state_dict(perturb(stock).state_dict(), strict=True)
@@ -90,13 +81,6 @@ def run(network, x):
     return outs, {'image': leaf.grad, **grads}
 
 
-def assert_same(got, expected, tolerance, name=''):
-    assert got.shape == expected.shape
-    width = tolerance * expected.abs().max().item() + 1e-14
-    torch.testing.assert_close(
-        got, expected, rtol=0, atol=width, msg=lambda text: f'{name}: {text}')
-
-
 def assert_twins_agree(stock, ours, x):
     """Compare outputs, gradients and, afterwards, running statistics."""
     expected, expected_grads = run(stock, x)
@@ -113,16 +97,6 @@ def assert_twins_agree(stock, ours, x):
     assert expected_grads['image'].abs().sum() > 0
     for name, value in stock.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value)
-
-
-def assert_same_keys(stock, ours):
-    """Load each network's state dict into the other, strictly."""
-    shapes = {key: value.shape for key, value in stock.state_dict().items()}
-    assert {k: v.shape for k, v in ours.state_dict().items()} == shapes
-    ours.load_state_dict(perturb(stock).state_dict(), strict=True)
-    stock.load_state_dict(perturb(ours).state_dict(), strict=True)
-    for key, value in ours.state_dict().items():
-        assert torch.equal(value, stock.state_dict()[key])
 
 
 def norms(module):
@@ -156,7 +130,7 @@ def test_registry_builds_both_networks(scope):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_stdc_net_state_dict_matches_mmsegmentation(variant):
     config = backbone_config(**VARIANTS[variant])
-    assert_same_keys(StockSTDCNet(**config), STDCNet(**config))
+    assert_same_state(StockSTDCNet(**config), STDCNet(**config))
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -190,7 +164,7 @@ def test_stdc_net_final_conv_has_at_least_1024_channels():
 def test_stdc_net_requires_stdc_type_only():
     ours = STDCNet('STDCNet1')
     stock = StockSTDCNet(**backbone_config(channels=(32, 64, 256, 512, 1024)))
-    assert_same_keys(stock, ours)
+    assert_same_state(stock, ours)
 
 
 @pytest.mark.parametrize('strides', [
@@ -208,7 +182,7 @@ def test_stdc_net_out_strides_select_maps_in_order(strides):
 
 
 def test_stdc_net_out_strides_keep_state_dict():
-    assert_same_keys(
+    assert_same_state(
         StockSTDCNet(**backbone_config()),
         STDCNet(**backbone_config(), out_strides=(2, 32)))
 
@@ -260,7 +234,7 @@ def variant_twins(name, **kwargs):
 
 @pytest.mark.parametrize('variant', CONTEXT_VARIANTS)
 def test_context_path_state_dict_matches_mmsegmentation(variant):
-    assert_same_keys(*variant_twins(variant))
+    assert_same_state(*variant_twins(variant))
 
 
 @pytest.mark.parametrize('training', [True, False])

@@ -1,10 +1,9 @@
 """decode_losses() gives MMSegmentation's losses without full-size logits."""
 import pytest
 import torch
-from mmengine.structures import PixelData
+from comparisons import assert_same_losses, losses_and_gradient, samples
 from mmseg.models.decode_heads import FCNHead, decode_head
 from mmseg.models.losses import CrossEntropyLoss
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.heads import EncHead, SegHead
 from mmseg_encstdc.losses import OhemCELoss, PixelReduction, PixelWeighting
@@ -38,11 +37,6 @@ def seg_head(loss, **kwargs):
     return SegHead(8, 4, num_classes=CLASSES, loss_decode=loss, **kwargs)
 
 
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-            for label in labels]
-
-
 def draw(ignored=0.2):
     logits = torch.randn(2, CLASSES, 7, 9)
     labels = torch.randint(0, CLASSES, (2, 50, 61))
@@ -50,24 +44,9 @@ def draw(ignored=0.2):
     return logits, labels
 
 
-def losses_and_gradient(function, logits, labels):
-    leaf = logits.clone().requires_grad_()
-    losses = function(leaf, samples(labels))
-    total = sum(value for name, value in losses.items() if 'loss' in name)
-    return losses, torch.autograd.grad(total, leaf)[0]
-
-
 def stock_losses(head):
     """Return MMSegmentation's loss function of a head."""
     return lambda logits, batch: FCNHead.loss_by_feat(head, logits, batch)
-
-
-def assert_same(got, expected):
-    assert got[0].keys() == expected[0].keys()
-    for name, value in expected[0].items():
-        torch.testing.assert_close(got[0][name], value, rtol=2e-6, atol=1e-6)
-    width = 1e-5 * expected[1].abs().max().item()
-    torch.testing.assert_close(got[1], expected[1], rtol=0, atol=width)
 
 
 @pytest.fixture
@@ -82,7 +61,7 @@ def never_resized(monkeypatch):
 def test_decode_losses_match_mmsegmentation(loss, align_corners):
     head = seg_head(loss, align_corners=align_corners)
     inputs = draw()
-    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+    assert_same_losses(losses_and_gradient(head.loss_by_feat, *inputs),
                 losses_and_gradient(stock_losses(head), *inputs))
 
 
@@ -100,7 +79,7 @@ def assert_same_unless_stock_fails(head, *inputs):
         theirs = losses_and_gradient(stock_losses(head), *inputs)
     except IndexError:
         pytest.skip("the fork's own loss fails at class_weight with avg_non_ignore")
-    assert_same(ours, theirs)
+    assert_same_losses(ours, theirs)
 
 
 def test_decode_losses_with_class_weights_exclude_ignored_pixels():
@@ -126,7 +105,7 @@ def test_decode_losses_do_not_resize_logits(loss, never_resized):
 def test_decode_losses_of_other_losses_match_mmsegmentation(loss):
     head = seg_head(loss)
     inputs = draw()
-    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+    assert_same_losses(losses_and_gradient(head.loss_by_feat, *inputs),
                 losses_and_gradient(stock_losses(head), *inputs))
 
 

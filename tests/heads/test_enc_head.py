@@ -1,10 +1,9 @@
 """EncHead matches MMSegmentation's; its own arguments."""
 import pytest
 import torch
-from mmengine.structures import PixelData
+from comparisons import assert_same, assert_same_state, perturb, samples
 from mmseg.models.decode_heads.enc_head import EncHead as StockEncHead
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_encstdc.heads import EncHead
@@ -26,16 +25,6 @@ def head(cls, **kwargs):
             num_codes=5, num_classes=CLASSES, norm_cfg=dict(type='BN')),
         **kwargs
     })
-
-
-def perturb(module):
-    """Change every parameter and running statistic from its initial value."""
-    for name, value in module.state_dict().items():
-        if name.endswith('running_var'):
-            value.uniform_(0.5, 1.5)
-        elif value.is_floating_point():
-            value.add_(0.1 * torch.randn_like(value))
-    return module
 
 
 def twins(dtype=DOUBLE, training=True, **kwargs):
@@ -61,10 +50,6 @@ def label_maps(batch=3, size=(20, 28)):
     return labels
 
 
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
-
-
 def run(module, maps, labels):
     """Return losses and gradients, from the same random state each time."""
     torch.manual_seed(11)
@@ -74,13 +59,6 @@ def run(module, maps, labels):
     grads = {name: p.grad for name, p in module.named_parameters()}
     grads.update({f'input {i}': leaf.grad for i, leaf in enumerate(leaves)})
     return losses, grads
-
-
-def assert_same(got, expected, tolerance, name=''):
-    assert got.shape == expected.shape
-    width = tolerance * expected.abs().max().item() + 1e-14
-    torch.testing.assert_close(
-        got, expected, rtol=0, atol=width, msg=lambda text: f'{name}: {text}')
 
 
 def test_enc_head_is_compared_with_the_stock_head():
@@ -105,13 +83,7 @@ def test_registry_builds_enc_head():
 def test_enc_head_state_dict_matches_mmsegmentation(add_lateral, use_se_loss, norm):
     options = dict(
         add_lateral=add_lateral, use_se_loss=use_se_loss, norm_cfg=norm)
-    stock, ours = head(StockEncHead, **options), head(EncHead, **options)
-    shapes = {key: value.shape for key, value in stock.state_dict().items()}
-    assert {k: v.shape for k, v in ours.state_dict().items()} == shapes
-    ours.load_state_dict(perturb(stock).state_dict(), strict=True)
-    stock.load_state_dict(perturb(ours).state_dict(), strict=True)
-    for key, value in ours.state_dict().items():
-        assert torch.equal(value, stock.state_dict()[key])
+    assert_same_state(head(StockEncHead, **options), head(EncHead, **options))
 
 
 @pytest.mark.parametrize('dtype', [SINGLE, DOUBLE])

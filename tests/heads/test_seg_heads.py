@@ -2,10 +2,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.structures import PixelData
+from comparisons import samples
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_encstdc.backbones import STDCContextPathNet
@@ -37,10 +36,6 @@ def label_maps(batch=2, size=(32, 48)):
     labels = torch.randint(0, CLASSES, (batch, 1, *size))
     labels[:, :, :5, :7] = 255
     return labels
-
-
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
 
 
 # --- SegHead -----------------------------------------------------------------

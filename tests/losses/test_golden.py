@@ -2,11 +2,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from comparisons import samples
 from golden import CONFIGS, arrays, fill, relative_error, tensor
 from mmengine.config import Config
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.losses import (
     DetailAggregateLoss,
@@ -129,11 +128,6 @@ def test_encode_matches_the_authors(name):
         assert relative_error(value, expected) < 1e-6, what
 
 
-def se_samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-            for label in labels]
-
-
 def test_encnet_losses_match_the_authors():
     cfg = Config.fromfile(CONFIGS / 'encnet_r50s_ade.py').model
     logits = tensor('se.logits', (3, 21, 32, 40), 2)
@@ -142,8 +136,8 @@ def test_encnet_losses_match_the_authors():
     labels = torch.from_numpy(fill.labels('se.labels', (3, 32, 40), 21))
     head, beside = (MODELS.build({**part, 'num_classes': 21}) for part in (
         cfg.decode_head, cfg.auxiliary_head))
-    losses = head.loss_by_feat((logits, presence), se_samples(labels))
-    more = beside.loss_by_feat(auxiliary, se_samples(labels))
+    losses = head.loss_by_feat((logits, presence), samples(labels))
+    more = beside.loss_by_feat(auxiliary, samples(labels))
     total = losses['loss_ce'] + losses['loss_se'] + more['loss_ce']
     assert torch.equal(presence_target(labels, 21).byte(),
                        RECORDED['se.presence_target'])

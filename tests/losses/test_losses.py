@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from comparisons import samples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.losses import (
     BinaryDiceLoss,
@@ -690,13 +689,6 @@ def fcn_head(loss_decode, classes, **kwargs):
         in_channels=6, channels=6, num_convs=1, concat_input=False,
         num_classes=classes, threshold=0.5, dropout_ratio=0.,
         loss_decode=loss_decode, **kwargs)
-
-
-def samples(labels):
-    return [
-        SegDataSample(gt_sem_seg=PixelData(data=image[None]))
-        for image in labels
-    ]
 
 
 @pytest.mark.parametrize('name', LOSSES)

@@ -3,8 +3,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
+from comparisons import samples
 
 from mmseg_encstdc.heads import (
     DetailHead,
@@ -89,7 +88,7 @@ def logits_of(head, batch, size):
 def label_samples(batch, size):
     labels = torch.randint(0, CLASSES, (batch, 1, *size), device='cuda')
     labels[:, :, :5, :7] = 255
-    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
+    return samples(labels)
 
 
 def test_no_waiting_raises_at_synchronization():
