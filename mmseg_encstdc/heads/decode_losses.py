@@ -15,8 +15,8 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
                   batch_data_samples: List) -> dict:
     """Compute the numbers of ``BaseDecodeHead.loss_by_feat`` with less memory.
 
-    MMSegmentation resizes the logits to the size of the labels first. This is left out
-    where :func:`pixel_reductions` can compute all losses of the head.
+    Does not resize the logits to the size of the labels, as MMSegmentation does, where
+    :func:`pixel_reductions` can compute all losses of the head.
 
     Args:
         head: the head that computed the logits.

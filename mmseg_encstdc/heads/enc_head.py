@@ -15,9 +15,8 @@ class EncHead(StockEncHead):
     """Compute logits by context encoding, and the logits of each class's presence.
 
     Source: EncNet (arXiv 1803.08904), section 3. A config of MMSegmentation's EncHead
-    builds the same network, with the same state-dict keys and numbers, that needs less
-    time and memory. Ignored pixels do not make a class present, even if the ignored id
-    is that of a class.
+    gives the same network, state-dict keys and numbers, in less time and memory.
+    Ignored pixels do not make a class present, even if their id is that of a class.
 
     Args:
         num_codes: K, number of codewords.

@@ -51,8 +51,8 @@ class STDCHead(StockSTDCHead):
     def _takes_one_hot_labels(self) -> bool:
         """Return whether each loss accepts one-hot labels (B, 2, H, W).
 
-        From class ids, MMSegmentation's losses make these slowly, and the host waits
-        for a GPU.
+        MMSegmentation's losses would make these from class ids, which is slower and
+        lets the host wait for a GPU.
         """
         # The losses would ignore the zeros or the ones.
         if self.ignore_index in (0, 1, None):

@@ -63,7 +63,7 @@ class Encoding(nn.Module):
         if x.dim() not in (3, 4):
             raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
                                f'got {tuple(x.shape)}')
-        if torch.jit.is_tracing():  # to compare a size would warn
+        if torch.jit.is_tracing():  # a comparison of sizes warns
             return
         if x.size(1) != self.channels:
             raise ValueError(

@@ -71,9 +71,9 @@ def detail_edges(
     Args:
         labels: class ids, (B, H, W), any integer type.
         threshold: threshold of the Laplacian.
-        ignore_index: id of pixels that are no edges and are left out of the
-            Laplacians of their neighbours; so is the outside of the image. None
-            treats every id as a class, as the authors do.
+        ignore_index: id of pixels that are never edges. These and the outside of the
+            image are left out of the Laplacians of their neighbours. None treats
+            every id as a class, as the authors do.
         permutation_invariant: take as edges the pixels whose id differs from that of
             one of their 8 neighbours inside the image. Both sides of a boundary are
             edges then, in any order of the ids.
