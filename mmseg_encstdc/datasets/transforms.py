@@ -64,6 +64,7 @@ class LoadSegAnnotations(LoadAnnotations):
         return super().transform(results)
 
     def _load_seg_map(self, results: dict) -> None:
+        """Load the file and check its format, size and ids."""
         path = results['seg_map_path']
         try:
             size = check_label_format(path)

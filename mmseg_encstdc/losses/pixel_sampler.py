@@ -89,7 +89,7 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
         return losses
 
     def _kept(self, labels: Tensor) -> int:
-        """Return how many pixels of labels (B, H, W) to keep."""
+        """Return the number of pixels of labels (B, H, W) to keep."""
         return min(self.min_kept * labels.size(0), labels.numel())
 
     def _below_threshold(self, losses: Tensor, labels: Tensor) -> Tensor:

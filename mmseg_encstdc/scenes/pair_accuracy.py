@@ -64,6 +64,7 @@ class PairAccuracy(BaseMetric):
                 for pair, value in zip(self.pairs, recall.mean(1))}
 
     def _id(self, name: str) -> int:
+        """Return the id of a class by its name."""
         classes = list(self.dataset_meta['classes'])
         if name not in classes:
             raise ValueError(f'{name!r} of PairAccuracy.pairs is not a class; '

@@ -30,7 +30,7 @@ def plan_things(box: Box, rng: np.random.Generator) -> List[Thing]:
     image still contains one. Most of the stage has no prop near it.
     """
 
-    def put(role, across, near):
+    def put(role: str, across: float, near: float) -> None:
         foot = box.point(across, 0, near)
         things.append(Thing(role, foot, box.unit(near), near))
 
@@ -190,8 +190,8 @@ def hang_wire(
 
 # Painters by role. Things in both kinds of scene:
 SHARED = {'pole': paint_pole, 'person': paint_person}
-# Props, by kind of scene. Every kind has a painter for every role; painters of one
-# role fill about the same outline, so the place of a prop tells nothing.
+# Props by kind of scene and role. Props of one role have about the same outline, so
+# that their places do not identify the kind of scene.
 PROPS = {
     'street': {'wide': paint_car, 'tall': paint_tree},
     'room': {'wide': paint_sofa, 'tall': paint_lamp},
