@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     from mmseg_encstdc.errors import InputError, one_line_errors
     from mmseg_encstdc.scenes.classes import CLASSES
-    from mmseg_encstdc.scenes.files import make_scenes
+    from mmseg_encstdc.scenes.writer import make_scenes
 except ImportError as error:
     sys.exit(f'error: {error}')
 

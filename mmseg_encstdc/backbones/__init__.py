@@ -1,4 +1,4 @@
-"""Backbones: STDC and its context path."""
+"""Define the STDC backbone and its context path."""
 from .stdc import STDCContextPathNet, STDCNet
 
 __all__ = ['STDCContextPathNet', 'STDCNet']

@@ -1,4 +1,4 @@
-"""Classifiers: one label for a whole image, as backbones are pre-trained."""
-from .stdc import STDCClassifier
+"""Define the network that pre-trains the STDC backbones on ImageNet."""
+from .stdc_classifier import STDCClassifier
 
 __all__ = ['STDCClassifier']

@@ -1,4 +1,4 @@
-"""Data sets, their transforms, and the checks that name what is wrong."""
+"""Define data sets, their transforms, and checks of their files."""
 from .camvid import CamVidDataset
 from .class_transforms import PackClassInputs, RandomResizedCrop
 from .image_folder import ImageFolderDataset
@@ -6,6 +6,5 @@ from .transforms import ColorJitter, EnlargeToCrop, LoadSegAnnotations, LoadSegI
 
 __all__ = [
     'CamVidDataset', 'ColorJitter', 'EnlargeToCrop', 'ImageFolderDataset',
-    'LoadSegAnnotations', 'LoadSegImage', 'PackClassInputs',
-    'RandomResizedCrop'
+    'LoadSegAnnotations', 'LoadSegImage', 'PackClassInputs', 'RandomResizedCrop'
 ]

@@ -1,4 +1,6 @@
-"""CamVid: 480 x 360 street scenes, the 11-class split of the SegNet tutorial."""
+"""Read CamVid: 480 x 360 street scenes, the 11-class split of the SegNet tutorial."""
+from typing import List, Optional, Sequence
+
 from mmseg.datasets import BaseSegDataset
 
 from .sample_checks import check_folders
@@ -10,10 +12,10 @@ IGNORE = 255
 
 
 class CamVidDataset(BaseSegDataset):
-    """CamVid with 11 classes; void (11) is ignored.
+    """Read CamVid with 11 classes; void (11) is ignored.
 
     Layout under ``data_root``: images/{train,val}/NAME.jpg and
-    labels/{train,val}/NAME.png, 8-bit, one class id a pixel.
+    labels/{train,val}/NAME.png, one 8-bit class id per pixel.
 
     Args:
         **kwargs: arguments of MMSegmentation's BaseSegDataset.
@@ -29,11 +31,11 @@ class CamVidDataset(BaseSegDataset):
                  [64, 0, 128], [64, 64, 0], [0, 128, 192]])
 
     @classmethod
-    def get_label_map(cls, new_classes=None) -> dict:
-        """File id -> class id; void, and classes not asked for, are 255."""
+    def get_label_map(cls, new_classes: Optional[Sequence[str]] = None) -> dict:
+        """Map ids of the files to class ids; void and omitted classes to 255."""
         return {**(super().get_label_map(new_classes) or {}), VOID: IGNORE}
 
-    def load_data_list(self) -> list:
-        """Image and label paths; see BaseSegDataset."""
+    def load_data_list(self) -> List[dict]:
+        """Return the paths of each image and its label."""
         check_folders(type(self).__name__, self.data_prefix.values())
         return super().load_data_list()

@@ -1,6 +1,6 @@
-"""Checks of data on disk. Each error is one line with cause and remedy."""
+"""Check data sets on disk. Each error is one line with cause and remedy."""
 import os
-from typing import Iterable, Optional
+from typing import Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,27 +14,26 @@ __all__ = [
     'unreadable'
 ]
 
-# Data set type -> where it comes from and how it lies on disk.
+# Where to get the data of a data set type, and its layout on disk.
 SOURCES = {
     'CamVidDataset':
-    'CamVid comes with the SegNet tutorial (480 x 360, 11 classes); lay it '
-    'out as data/camvid/{images,labels}/{train,val}/NAME.{jpg,png}',
-    'ScenesDataset':
-    'write it with: python tools/make_scenes.py data/scenes',
+    'CamVid comes with the SegNet tutorial (480 x 360, 11 classes); lay it out as '
+    'data/camvid/{images,labels}/{train,val}/NAME.{jpg,png}',
+    'ScenesDataset': 'write it with: python tools/make_scenes.py data/scenes',
     'ImageFolderDataset':
     'ImageNet 2012 from image-net.org; lay it out as '
-    'data/imagenet/{train,val}/SYNSET/NAME.JPEG, the val images too in one '
-    'folder for each class',
+    'data/imagenet/{train,val}/SYNSET/NAME.JPEG, the val images too in one folder for'
+    ' each class',
     'ADE20KDataset':
     'ADEChallengeData2016 from the MIT scene parsing benchmark; lay it out as '
     'data/ade/ADEChallengeData2016/{images,annotations}/{training,validation}',
     'CityscapesDataset':
     'leftImg8bit and gtFine from cityscapes-dataset.com; lay them out as '
-    'data/cityscapes/{leftImg8bit,gtFine}/{train,val} and write '
-    '*_labelTrainIds.png with the cityscapesScripts package',
+    'data/cityscapes/{leftImg8bit,gtFine}/{train,val} and write *_labelTrainIds.png '
+    'with the cityscapesScripts package',
     'PascalVOCDataset':
-    'VOC 2012 and the SBD annotations; lay them out as data/VOCdevkit/VOC2012/'
-    '{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets}',
+    'VOC 2012 and the SBD annotations; lay them out as '
+    'data/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets}',
     'PascalContextDataset59':
     'VOC 2010 and the PASCAL Context annotations; lay them out as '
     'data/VOCdevkit/VOC2010/{JPEGImages,SegmentationClassContext,ImageSets}',
@@ -43,63 +42,68 @@ SOURCES = {
     'data/coco_stuff164k/{images,annotations}/{train2017,val2017} with '
     '*_labelTrainIds.png',
 }
-# Pillow's names of the formats with one 8-bit id a pixel.
+# Pillow's names of the formats with one 8-bit id per pixel.
 LABEL_MODES = ('1', 'L', 'P')
 UNKNOWN_SOURCE = 'set data_root and data_prefix to where the data lie'
 
 
 def check_folders(dataset_type: str, folders: Iterable[Optional[str]]) -> None:
-    """Raise InputError unless every folder (or list file) is there."""
+    """Raise InputError unless every folder, or list file, exists.
+
+    Empty names and None are skipped.
+    """
     for folder in folders:
         if folder and not os.path.exists(folder):
-            raise InputError(
-                f'{dataset_type}: {folder} does not exist; '
-                f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}')
+            raise InputError(f'{dataset_type}: {folder} does not exist; '
+                             f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}')
 
 
 def check_pairs_exist(dataset_type: str, samples: Iterable[dict]) -> int:
-    """Number of samples, each of whose files exists.
+    """Check that the files of each sample exist.
 
     Args:
-        dataset_type (str): for the message.
-        samples (Iterable[dict]): with ``img_path`` and ``seg_map_path``.
+        dataset_type: type of the data set, for the message.
+        samples: with ``img_path`` and, if labelled, ``seg_map_path``.
+
+    Returns:
+        The number of samples.
 
     Raises:
-        InputError: when there are no samples, or naming the missing file.
+        InputError: naming the missing file, and when there are no samples.
     """
-    samples = list(samples)
+    count = 0
     for sample in samples:
+        count += 1
         for kind, key in (('image', 'img_path'), ('label', 'seg_map_path')):
             path = sample.get(key)
             if path and not os.path.exists(path):
                 raise InputError(
-                    f'{dataset_type}: {kind} {path} is missing; every image '
-                    'needs a label of the same stem, add it or remove the '
-                    'image')
-    if not samples:
-        raise InputError(
-            f'{dataset_type}: no images found; '
-            f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}, and check '
-            'img_suffix and ann_file')
-    return len(samples)
+                    f'{dataset_type}: {kind} {path} is missing; every image needs a '
+                    'label of the same stem, add it or remove the image')
+    if not count:
+        raise InputError(f'{dataset_type}: no images found; '
+                         f'{SOURCES.get(dataset_type, UNKNOWN_SOURCE)}, and check '
+                         'img_suffix and ann_file')
+    return count
 
 
-def check_size(image_path: str, image_hw, label_path: str, label_hw) -> None:
-    """Raise InputError unless image and label are of one size."""
+def check_size(image_path: str, image_hw: Sequence[int], label_path: str,
+               label_hw: Sequence[int]) -> None:
+    """Raise InputError unless image and label have the same (height, width)."""
     if tuple(image_hw) != tuple(label_hw):
         raise InputError(
-            f'label {label_path} is {_size(label_hw)} but its image '
-            f'{image_path} is {_size(image_hw)} (width x height); they must '
-            'be equal, resize labels with nearest neighbour only')
+            f'label {label_path} is {label_hw[1]} x {label_hw[0]} but its image '
+            f'{image_path} is {image_hw[1]} x {image_hw[0]} (width x height); they '
+            'must be equal, resize labels with nearest neighbour only')
 
 
-def check_label_format(path: str) -> Optional[tuple]:
-    """(height, width) of a local file with one 8-bit id a pixel.
+def check_label_format(path: str) -> Optional[Tuple[int, int]]:
+    """Check that a local file has one 8-bit id per pixel.
 
     MMSegmentation would take 16-bit ids modulo 256.
 
     Returns:
-        tuple: None for what is no local file.
+        (height, width), or None for what is no local file.
 
     Raises:
         InputError: for pixels of another format.
@@ -109,19 +113,20 @@ def check_label_format(path: str) -> Optional[tuple]:
     with Image.open(path) as file:
         if file.mode not in LABEL_MODES:
             raise InputError(
-                f'label {path} has pixels of format {file.mode}; accepted is '
-                'one 8-bit class id a pixel, convert it')
+                f'label {path} has pixels of format {file.mode}; accepted is one '
+                '8-bit class id a pixel, convert it')
         return file.size[::-1]
 
 
-def check_label_values(path: str,
-                       label: np.ndarray,
-                       num_classes: int,
+def check_label_values(path: str, label: np.ndarray, num_classes: int,
                        ignore_index: int = 255) -> None:
-    """Raise InputError when ``label`` (H, W) holds a value out of range."""
-    wrong = label[(label != ignore_index) & (label >= num_classes)]
-    if wrong.size:
-        values = ', '.join(map(str, np.unique(wrong)[:10].tolist()))
+    """Raise InputError when ``label`` (H, W) holds an id out of range.
+
+    Names up to ten of the ids.
+    """
+    invalid = label[(label != ignore_index) & (label >= num_classes)]
+    if invalid.size:
+        values = ', '.join(map(str, np.unique(invalid)[:10].tolist()))
         raise InputError(
             f'label {path} holds the values {values}; accepted are 0 to '
             f'{num_classes - 1} and {ignore_index} (ignore). Map the file or '
@@ -129,7 +134,7 @@ def check_label_values(path: str,
 
 
 def check_pair(sample: dict) -> None:
-    """Read one image and its label whole and compare their sizes.
+    """Decode an image and its label, and compare their sizes.
 
     Raises:
         InputError: when a file cannot be read or the sizes differ.
@@ -138,15 +143,12 @@ def check_pair(sample: dict) -> None:
     check_size(image, check_image(image), label, check_image(label, 'label'))
 
 
-def check_image(path: str, kind: str = 'image') -> tuple:
-    """Read one image or label whole.
+def check_image(path: str, kind: str = 'image') -> Tuple[int, int]:
+    """Decode a file and return its (height, width) in pixels.
 
     Args:
-        path (str): file.
-        kind (str): 'image' or 'label'. Default: 'image'.
-
-    Returns:
-        tuple: (height, width), pixels.
+        path: file.
+        kind: 'image' or 'label'.
 
     Raises:
         InputError: when the file cannot be read.
@@ -154,7 +156,7 @@ def check_image(path: str, kind: str = 'image') -> tuple:
     try:
         with Image.open(path) as file:
             file.load()
-            if kind == 'image':  # as the loader turns photographs
+            if kind == 'image':  # mmcv's loader applies the orientation, too
                 file = ImageOps.exif_transpose(file)
             return file.size[::-1]
     except DECODE_ERRORS as error:
@@ -162,11 +164,7 @@ def check_image(path: str, kind: str = 'image') -> tuple:
 
 
 def unreadable(kind: str, path: str, error: Exception) -> InputError:
-    """The error for a file that cannot be decoded."""
+    """Return the error for a file that cannot be decoded."""
     first_line = (str(error).splitlines() or [''])[0]
-    return InputError(f'{kind} {path} cannot be read ({first_line}); restore '
-                      'the file or remove it')
-
-
-def _size(hw) -> str:
-    return ' x '.join(map(str, reversed(hw)))
+    return InputError(f'{kind} {path} cannot be read ({first_line}); restore the file '
+                      'or remove it')

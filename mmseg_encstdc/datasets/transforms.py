@@ -1,4 +1,4 @@
-"""Transforms of the authors' pipelines that MMSegmentation does not have."""
+"""Define loaders that check their files, and the authors' augmentations."""
 from typing import Optional, Tuple
 
 import mmcv
@@ -15,20 +15,18 @@ from .sample_checks import (
     unreadable,
 )
 
-__all__ = [
-    'ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations', 'LoadSegImage'
-]
+__all__ = ['ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations', 'LoadSegImage']
 
 
 class LoadSegImage(LoadImageFromFile):
-    """LoadImageFromFile whose failure names the file.
+    """Load an image with mmcv's loader; an error names the file.
 
     Raises:
         InputError: when the image cannot be read.
     """
 
     def transform(self, results: dict) -> Optional[dict]:
-        """Add ``img`` (H, W, 3) uint8 BGR, ``img_shape``, ``ori_shape``."""
+        """Add ``img`` (H, W, 3) uint8 BGR, ``img_shape`` and ``ori_shape``."""
         try:
             return super().transform(results)
         except LOAD_ERRORS as error:
@@ -36,26 +34,24 @@ class LoadSegImage(LoadImageFromFile):
 
 
 class LoadSegAnnotations(LoadAnnotations):
-    """LoadAnnotations that refuses labels which cannot be right.
+    """Load a label map with MMSegmentation's loader and check it.
 
-    An image without ``seg_map_path`` passes unchanged, so that a test
-    pipeline also serves inference.
+    An image without ``seg_map_path`` is returned unchanged, so that a test pipeline
+    also serves inference.
 
     Args:
-        num_classes (int, optional): accept only values below it and
-            ``ignore_index``, after ``reduce_zero_label`` and label maps. The
-            tools fill it in. Default: None, any value.
-        ignore_index (int): Default: 255.
+        num_classes: accept only ids below it and ``ignore_index``, after
+            ``reduce_zero_label`` and the label map. The tools set it. None accepts
+            every id.
+        ignore_index: id of ignored pixels.
         **kwargs: arguments of MMSegmentation's LoadAnnotations.
 
     Raises:
-        InputError: when the label cannot be read, is not of the image's
-            size, or holds other values. Each names the file.
+        InputError: when the label cannot be read, has another size than the image, or
+            holds other ids.
     """
 
-    def __init__(self,
-                 num_classes: Optional[int] = None,
-                 ignore_index: int = 255,
+    def __init__(self, num_classes: Optional[int] = None, ignore_index: int = 255,
                  **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes
@@ -68,6 +64,7 @@ class LoadSegAnnotations(LoadAnnotations):
         return super().transform(results)
 
     def _load_seg_map(self, results: dict) -> None:
+        """Load the file and check its format, size and ids."""
         path = results['seg_map_path']
         try:
             size = check_label_format(path)
@@ -79,39 +76,35 @@ class LoadSegAnnotations(LoadAnnotations):
             check_size(results['img_path'], results['ori_shape'][:2], path,
                        label.shape[:2])
         if self.num_classes is not None:
-            check_label_values(path, label, self.num_classes,
-                               self.ignore_index)
+            check_label_values(path, label, self.num_classes, self.ignore_index)
 
 
 class ColorJitter(BaseTransform):
-    """Random brightness, contrast and saturation, in that order.
+    """Change brightness, contrast and saturation at random, in this order.
 
-    Source: STDC-Seg's training code, which has 0.5 for each. A factor is
-    drawn from U(max(0, 1 - v), 1 + v).
+    Source: STDC-Seg's training code, with 0.5 for each. Each factor is drawn from
+    U(max(0, 1 - v), 1 + v).
 
     Args:
-        brightness (float): v of the brightness. Default: 0.5.
-        contrast (float): Default: 0.5.
-        saturation (float): Default: 0.5.
+        brightness: v of the brightness.
+        contrast: v of the contrast.
+        saturation: v of the saturation.
 
     Raises:
-        ValueError: for a negative v.
+        ValueError: for a negative value.
     """
 
-    def __init__(self,
-                 brightness: float = 0.5,
-                 contrast: float = 0.5,
+    def __init__(self, brightness: float = 0.5, contrast: float = 0.5,
                  saturation: float = 0.5):
-        self.spread = (brightness, contrast, saturation)
-        if min(self.spread) < 0:
-            raise ValueError('brightness, contrast and saturation must be '
-                             f'>= 0, got {self.spread}')
+        self.strengths = (brightness, contrast, saturation)
+        if min(self.strengths) < 0:
+            raise ValueError('brightness, contrast and saturation must be >= 0, got '
+                             f'{self.strengths}')
 
     @cache_randomness
     def factors(self) -> Tuple[float, ...]:
-        """The three factors of one image."""
-        return tuple(
-            np.random.uniform(max(0., 1 - v), 1 + v) for v in self.spread)
+        """Draw the three factors of one image."""
+        return tuple(np.random.uniform(max(0., 1 - v), 1 + v) for v in self.strengths)
 
     def transform(self, results: dict) -> dict:
         """Change ``img`` (H, W, 3), uint8 BGR."""
@@ -122,19 +115,19 @@ class ColorJitter(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return 'ColorJitter(brightness={}, contrast={}, saturation={})'.format(
-            *self.spread)
+        return ('ColorJitter(brightness={}, contrast={}, saturation={})'
+                .format(*self.strengths))
 
 
 class EnlargeToCrop(BaseTransform):
-    """Enlarge an image that is smaller than the crop, instead of padding it.
+    """Enlarge an image that is smaller than the crop, so that it is not padded.
 
-    Source: STDC-Seg's training code: to just above the crop (one pixel
-    more), keeping the aspect ratio; the image bilinearly, labels by nearest
+    Source: STDC-Seg's training code. The result exceeds the crop by one pixel and
+    keeps the aspect ratio. The image is resized bilinearly, labels by nearest
     neighbour.
 
     Args:
-        crop_size (tuple[int]): (height, width), pixels.
+        crop_size: (height, width), pixels.
     """
 
     def __init__(self, crop_size: Tuple[int, int]):
@@ -149,8 +142,7 @@ class EnlargeToCrop(BaseTransform):
         size = (int(width * scale) + 1, int(height * scale) + 1)
         results['img'] = mmcv.imresize(results['img'], size)
         for key in results.get('seg_fields', []):
-            results[key] = mmcv.imresize(
-                results[key], size, interpolation='nearest')
+            results[key] = mmcv.imresize(results[key], size, interpolation='nearest')
         results['img_shape'] = results['img'].shape[:2]
         return results
 

@@ -1,5 +1,5 @@
-"""Measures of a segmentation or classification, from integer counts."""
+"""Define the metrics of segmentation and classification, from integer counts."""
 from .class_accuracy import ClassAccuracy
-from .metric import ConfusionMetric, measures
+from .confusion_metric import ConfusionMetric, measures
 
 __all__ = ['ClassAccuracy', 'ConfusionMetric', 'measures']

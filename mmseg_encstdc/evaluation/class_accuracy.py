@@ -1,24 +1,23 @@
-"""How often the true class of an image is among the first."""
+"""Compute the top-k accuracy of a classifier."""
 from typing import Dict, List, Sequence
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
 __all__ = ['ClassAccuracy', 'rank_of']
 
 
 class ClassAccuracy(BaseMetric):
-    """Top-1 and top-5 accuracy, in percent, named ``top1`` and ``top5``.
+    """Compute top-1 and top-5 accuracy in percent, ``top1`` and ``top5``.
 
-    Each image gives the rank of its true class, an integer, so the figures do
-    not depend on the number of processes.
+    Counts the integer rank of each image's class, so the numbers do not depend on the
+    number of processes.
 
     Args:
-        topk (Sequence[int]): how many first classes count as a hit. With k
-            classes or fewer, every image is one. Default: (1, 5).
-        collect_device (str): 'cpu' or 'gpu'. Default: 'cpu'.
-        prefix (str, optional): put before the names of the measures.
+        topk: values of k. With k classes or fewer the accuracy is 100.
+        **kwargs: arguments of MMEngine's BaseMetric.
 
     Raises:
         ValueError: for a k below 1, and for a label outside the classes.
@@ -33,38 +32,35 @@ class ClassAccuracy(BaseMetric):
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Rank the true class of each image."""
-        for sample in data_samples:
-            self.results.append(
-                rank_of(int(sample['gt_label']), sample['pred_score']))
+        """Append the rank of each image's class to the results."""
+        self.results.extend(rank_of(int(sample['gt_label']), sample['pred_score'])
+                            for sample in data_samples)
 
     def compute_metrics(self, results: List[int]) -> Dict[str, float]:
-        """Percent of the images whose true class ranks before k."""
+        """Return the percentage of images whose class is among the first k."""
         ranks = np.asarray(results, np.int64)  # (images, )
-        return {
-            f'top{k}': 100 * int((ranks < k).sum()) / len(ranks)
-            for k in self.topk
-        }
+        return {f'top{k}': 100 * int((ranks < k).sum()) / len(ranks)
+                for k in self.topk}
 
 
-def rank_of(label: int, scores: torch.Tensor) -> int:
-    """Number of classes that go before ``label``.
+def rank_of(label: int, scores: Tensor) -> int:
+    """Return the rank of a class by its score, from 0.
 
-    Of equal scores the lower id goes first, as with argmax. What is no number
-    goes before every number, lest a network that has diverged be right.
+    Of equal scores the lower id ranks first, as with argmax. NaN ranks before every
+    number, so that a network that diverged has no hits.
 
     Args:
-        label (int): true class.
-        scores (Tensor): of all classes, (C, ).
+        label: class id.
+        scores: scores of all classes, (C, ).
 
     Raises:
         ValueError: for a label outside 0 to C - 1.
     """
     classes = scores.numel()
     if not 0 <= label < classes:
-        raise ValueError(f'a label is {label}, but the scores are of the '
-                         f'classes 0 to {classes - 1}')
-    own = scores[label]
+        raise ValueError(f'a label is {label}, but the scores are of the classes 0 to '
+                         f'{classes - 1}')
+    score = scores[label]
     later = torch.arange(classes, device=scores.device) > label
-    behind = (scores < own) | ((scores == own) & later)
+    behind = (scores < score) | ((scores == score) & later)
     return classes - 1 - int(behind.sum())

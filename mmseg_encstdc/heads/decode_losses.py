@@ -13,12 +13,10 @@ __all__ = ['decode_losses']
 
 def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
                   batch_data_samples: List) -> dict:
-    """Compute ``BaseDecodeHead.loss_by_feat`` in a fraction of its memory.
+    """Compute the numbers of ``BaseDecodeHead.loss_by_feat`` with less memory.
 
-    The numbers are the same. The cross entropy of each pixel is computed from the
-    head's own logits where every loss and the sampler of the head can be computed
-    from it (:func:`pixel_reductions`). Other heads take MMSegmentation's way, which
-    enlarges the logits first.
+    Does not resize the logits to the size of the labels, as MMSegmentation does, where
+    :func:`pixel_reductions` can compute all losses of the head.
 
     Args:
         head: the head that computed the logits.
@@ -33,14 +31,11 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
         return BaseDecodeHead.loss_by_feat(head, seg_logits, batch_data_samples)
     labels = head._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
     losses, hits = upsampled_cross_entropy(
-        seg_logits, labels, head.align_corners, head.ignore_index,
-        with_hits=True)
-    pixels = PixelLosses(
-        losses, labels, seg_logits.size(1), head.ignore_index, hits)
+        seg_logits, labels, head.align_corners, head.ignore_index, with_hits=True)
+    pixels = PixelLosses(losses, labels, seg_logits.size(1), head.ignore_index, hits)
     weight = None
     if head.sampler is not None:
-        weight = head.sampler.pixel_weights(
-            pixels._replace(losses=losses.detach()))
+        weight = head.sampler.pixel_weights(pixels._replace(losses=losses.detach()))
     result = sum_by_name((reduction.loss_name, reduction.reduce_pixels(pixels, weight))
                          for reduction in reductions)
     result['acc_seg'] = pixel_accuracy(hits, labels, head.ignore_index)

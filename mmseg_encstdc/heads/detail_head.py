@@ -1,4 +1,4 @@
-"""Define the head of detail guidance, which exists in training only."""
+"""Define the head of STDC-Seg's detail guidance."""
 from typing import List
 
 from torch import Tensor
@@ -11,8 +11,8 @@ __all__ = ['DetailHead']
 class DetailHead(SegHead):
     """Compute one detail logit: conv 3x3 + norm + ReLU -> conv 1x1.
 
-    Source: STDC-Seg (arXiv 2104.13188), section 3.3. The head is an auxiliary head
-    over a backbone map of stride 2, 4 or 8; evaluation does not run it.
+    Source: STDC-Seg (arXiv 2104.13188), section 3.3. It is an auxiliary head on a
+    backbone map of stride 2, 4 or 8 and only runs in training.
 
     Args:
         in_channels: channels of the feature map.
@@ -31,21 +31,15 @@ class DetailHead(SegHead):
                  loss_decode: dict = dict(type='DetailAggregateLoss'),
                  **kwargs):
         if kwargs.pop('num_classes', 1) != 1:
-            raise ValueError(
-                'DetailHead predicts 1 channel; leave num_classes out')
-        super().__init__(
-            in_channels,
-            channels,
-            num_classes=1,
-            threshold=0.5,  # unused; the parent warns without one
-            loss_decode=loss_decode,
-            **kwargs)
+            raise ValueError('DetailHead predicts 1 channel; leave num_classes out')
+        # The threshold is unused; the parent warns without one.
+        super().__init__(in_channels, channels, num_classes=1, threshold=0.5,
+                         loss_decode=loss_decode, **kwargs)
         if not hasattr(self.loss_decode, 'components'):
             raise ValueError('DetailHead.loss_decode must be one loss with a '
                              'components method, such as DetailAggregateLoss')
 
-    def loss_by_feat(self, seg_logits: Tensor,
-                     batch_data_samples: List) -> dict:
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: List) -> dict:
         """Compute cross entropy and dice loss against the edges of the label maps.
 
         Args:

@@ -1,4 +1,4 @@
-"""Define MMSegmentation's heads under their own names: same numbers, less memory."""
+"""Replace MMSegmentation's FCNHead and STDCHead: same numbers, less memory."""
 from typing import List
 
 import torch
@@ -18,47 +18,43 @@ __all__ = ['FCNHead', 'STDCHead']
 
 
 class FCNHead(StockFCNHead):
-    """Train MMSegmentation's FCNHead with losses that hold no full-size logits."""
+    """Compute the losses of MMSegmentation's FCNHead without full-size logits."""
 
-    def loss_by_feat(self, seg_logits: Tensor,
-                     batch_data_samples: List) -> dict:
-        """Compute the losses of logits (B, C, h, w), see :func:`decode_losses`."""
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: List) -> dict:
+        """Compute the losses of logits (B, C, h, w); see :func:`decode_losses`."""
         return decode_losses(self, seg_logits, batch_data_samples)
 
 
 class STDCHead(StockSTDCHead):
-    """Tell edges of the label map from all other pixels, as MMSegmentation does.
+    """Classify each pixel as an edge of the label map or not, in two channels.
 
-    Has the arguments, state-dict keys and numbers of MMSegmentation's STDCHead; the
-    target is computed in integers and bytes. (:class:`DetailHead` is the head of
-    the paper, with one channel.) ``fusion_kernel`` is read from a checkpoint and
-    used. ``laplacian_kernel`` is kept for checkpoints only; it is the same in all of
-    them.
+    Has the arguments, state-dict keys and numbers of MMSegmentation's STDCHead.
+    :class:`DetailHead` is the head of the paper, with one channel. ``fusion_kernel`` is
+    loaded from a checkpoint and used; ``laplacian_kernel`` is constant and only kept
+    for the checkpoint's keys.
     """
 
-    def loss_by_feat(self, seg_logits: Tensor,
-                     batch_data_samples: List) -> dict:
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: List) -> dict:
         """Compute the losses of logits (B, 2, h, w) against :meth:`edges`."""
-        # MMSegmentation takes every pixel for an edge where the threshold is below
-        # 0, and none where it is 1 or more.
+        # MMSegmentation marks every pixel where the threshold is below 0, and none
+        # where it is 1 or more.
         if not 0 <= self.boundary_threshold < 1:
             return super().loss_by_feat(seg_logits, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         edges = self.edges(labels)  # (B, H, W)
-        if self._takes_class_fractions():
-            return self._losses_of_class_fractions(seg_logits, edges)
-        samples = [
-            SegDataSample(gt_sem_seg=PixelData(data=edge.unsqueeze(0)))
-            for edge in edges]
+        if self._takes_one_hot_labels():
+            return self._one_hot_losses(seg_logits, edges)
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=edge.unsqueeze(0)))
+                   for edge in edges]
         return decode_losses(self, seg_logits, samples)
 
-    def _takes_class_fractions(self) -> bool:
-        """Return whether each loss takes class fractions (B, 2, H, W) for labels.
+    def _takes_one_hot_labels(self) -> bool:
+        """Return whether each loss accepts one-hot labels (B, 2, H, W).
 
-        MMSegmentation's losses make them from class ids otherwise, which is slow
-        and makes the host wait for a GPU.
+        MMSegmentation's losses would make these from class ids, which is slower and
+        lets the host wait for a GPU.
         """
-        # The losses would compare these with the fractions, which are 0 and 1.
+        # The losses would ignore the zeros or the ones.
         if self.ignore_index in (0, 1, None):
             return False
         return self.out_channels == 2 and self.sampler is None and all(
@@ -66,16 +62,14 @@ class STDCHead(StockSTDCHead):
             type(loss) is CrossEntropyLoss and loss.use_sigmoid
             for loss in loss_modules(self))
 
-    def _losses_of_class_fractions(self, seg_logits: Tensor,
-                                   edges: Tensor) -> dict:
+    def _one_hot_losses(self, seg_logits: Tensor, edges: Tensor) -> dict:
         """Compute losses and accuracy of logits (B, 2, h, w), edges (B, H, W)."""
         logits = F.interpolate(
             seg_logits, edges.shape[1:], mode='bilinear',
             align_corners=self.align_corners)  # (B, 2, H, W)
-        class_fractions = torch.stack([1 - edges, edges], 1).float()  # (B, 2, H, W)
+        one_hot = torch.stack([1 - edges, edges], 1).float()  # (B, 2, H, W)
         result = sum_by_name(
-            (loss.loss_name,
-             loss(logits, class_fractions, ignore_index=self.ignore_index))
+            (loss.loss_name, loss(logits, one_hot, ignore_index=self.ignore_index))
             for loss in loss_modules(self))
         hits = torch.where(edges.bool(), logits[:, 1] >= logits[:, 0],
                            logits[:, 0] >= logits[:, 1])  # (B, H, W)
@@ -84,7 +78,7 @@ class STDCHead(StockSTDCHead):
 
     @torch.no_grad()
     def edges(self, labels: Tensor) -> Tensor:
-        """Return 1 on edges of label maps (B, H, W), else 0; int64, (B, H, W)."""
+        """Return 1 at the edges of label maps (B, H, W), else 0; int64, (B, H, W)."""
         maps = detail_edges(labels, self.boundary_threshold)
         fused = sum(weight * edges for weight, edges in
                     zip(self.fusion_kernel.flatten(), maps))

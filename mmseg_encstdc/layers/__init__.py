@@ -1,4 +1,4 @@
-"""Define building blocks of both networks, which know nothing of heads."""
+"""Define the Encoding layer, the context encoding module and dropout."""
 from .dropout import build_dropout
 from .encoding import ContextEncoding, Encoding
 

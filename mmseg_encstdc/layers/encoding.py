@@ -30,7 +30,7 @@ class Encoding(nn.Module):
         num_codes: K, number of codewords, 1 to 256.
 
     Raises:
-        TypeError: when either is no integer.
+        TypeError: when either is not an integer.
         ValueError: when either is out of range.
     """
 
@@ -39,9 +39,10 @@ class Encoding(nn.Module):
         self.channels = _size('channels', channels)
         self.num_codes = _size('num_codes', num_codes, MAX_CODES)
         bound = (self.num_codes * self.channels)**-0.5
-        self.codewords = nn.Parameter(
+        self.codewords = nn.Parameter(  # (K, D)
             torch.empty(self.num_codes, self.channels).uniform_(-bound, bound))
-        self.scale = nn.Parameter(torch.empty(self.num_codes).uniform_(-1, 0))
+        self.scale = nn.Parameter(  # (K, )
+            torch.empty(self.num_codes).uniform_(-1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode features (B, D, N) or (B, D, H, W) as (B, K, D).
@@ -53,17 +54,16 @@ class Encoding(nn.Module):
         """
         self._check(x)
         codewords, scale = self.codewords, self.scale
-        if codewords.dtype in HALVES:  # model.half()
-            return encode(x, codewords.float(), scale.float()).to(
-                codewords.dtype)
+        if codewords.dtype in HALVES:
+            return encode(x, codewords.float(), scale.float()).to(codewords.dtype)
         return encode(x, codewords, scale)
 
     def _check(self, x: Tensor) -> None:
-        """Check x (B, D, N) or (B, D, H, W); messages name the layer's arguments."""
+        """Check rank, channels and type of x, (B, D, N) or (B, D, H, W)."""
         if x.dim() not in (3, 4):
             raise RuntimeError('Encoding takes (B, D, N) or (B, D, H, W), '
                                f'got {tuple(x.shape)}')
-        if torch.jit.is_tracing():  # it warns where sizes are compared
+        if torch.jit.is_tracing():  # a comparison of sizes warns
             return
         if x.size(1) != self.channels:
             raise ValueError(
@@ -83,9 +83,9 @@ class Encoding(nn.Module):
 class ContextEncoding(BaseModule):
     """Weight the channels of a feature map by the encoded semantics of the scene.
 
-    The Encoding layer gives the encoded semantics e (B, D). The output is the
-    featuremap attention, ReLU(x + x * sigmoid(Linear(e))). Source: EncNet, section 3
-    and figure 2; state-dict keys are MMSegmentation's.
+    The encoded semantics e (B, D) are the reduced output of the Encoding layer. The
+    featuremap attention gives ReLU(x + x * sigmoid(Linear(e))). Source: EncNet
+    (arXiv 1803.08904), section 3 and figure 2. State-dict keys are MMSegmentation's.
 
     Args:
         in_channels: D, channels of the feature map.
@@ -95,38 +95,27 @@ class ContextEncoding(BaseModule):
         norm_cfg: config of the norm layers; the norm over codewords is its 1d form.
             None gives the projection no norm and the codewords BN1d.
         act_cfg: activation of the projection.
-        init_cfg: initialisation of the weights, as MMEngine takes it.
+        init_cfg: MMEngine's initialisation of the weights.
 
     Raises:
         ValueError: for another ``reduction``.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 num_codes: int = 32,
-                 reduction: str = 'mean',
-                 conv_cfg: Optional[dict] = None,
-                 norm_cfg: Optional[dict] = None,
-                 act_cfg: dict = dict(type='ReLU'),
-                 init_cfg: Optional[dict] = None):
+    def __init__(self, in_channels: int, num_codes: int = 32, reduction: str = 'mean',
+                 conv_cfg: Optional[dict] = None, norm_cfg: Optional[dict] = None,
+                 act_cfg: dict = dict(type='ReLU'), init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         if reduction not in ('mean', 'sum'):
-            raise ValueError(
-                f"reduction must be 'mean' or 'sum', got {reduction!r}")
+            raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         self.reduction = reduction
         self.encoding_project = ConvModule(
-            in_channels,
-            in_channels,
-            1,
-            conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg)
+            in_channels, in_channels, 1,
+            conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.encoding = nn.Sequential(
             Encoding(in_channels, num_codes),
             build_norm_layer(_norm_1d(norm_cfg), num_codes)[1],
             nn.ReLU(inplace=True))
-        self.fc = nn.Sequential(
-            nn.Linear(in_channels, in_channels), nn.Sigmoid())
+        self.fc = nn.Sequential(nn.Linear(in_channels, in_channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the encoded semantics (B, D) and the weighted map (B, D, H, W).
@@ -141,12 +130,7 @@ class ContextEncoding(BaseModule):
 
 
 def _size(name: str, value: int, most: Optional[int] = None) -> int:
-    """Return ``value`` as an int, if it is 1 to ``most``.
-
-    Raises:
-        TypeError: when it is no integer.
-        ValueError: when it is out of range.
-    """
+    """Return ``value`` as an int; raise unless it is an integer from 1 to ``most``."""
     try:
         value = index(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Define the losses of both networks: pure functions, and modules over them."""
+"""Define the losses of both networks, as functions and as modules."""
 from .detail import DetailAggregateLoss, detail_edges, detail_target
 from .dice import BinaryDiceLoss, binary_dice_loss
 from .ohem import OhemCELoss, ohem_mean

@@ -1,4 +1,4 @@
-"""Define the base class of losses that serve as ``loss_decode`` of a head."""
+"""Define the base class of the losses for a head's ``loss_decode``."""
 from torch import nn
 
 __all__ = ['DecodeLoss']
@@ -9,8 +9,7 @@ class DecodeLoss(nn.Module):
 
     Args:
         loss_weight: factor of the loss.
-        loss_name: key in the log; must contain 'loss' to take part in the
-            backward pass.
+        loss_name: key in the log; MMEngine trains on keys that contain 'loss' only.
 
     Raises:
         ValueError: when ``loss_name`` does not contain 'loss'.

@@ -16,11 +16,10 @@ __all__ = ['OhemCELoss', 'largest_weights', 'ohem_mean']
 def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
     """Average the losses above ``threshold``, or the largest ones.
 
-    If more than ``min_kept`` losses exceed the threshold, all of those are averaged,
-    else the ``min_kept`` largest. A selection finds the smallest loss to keep; no
-    sort is needed. A CPU skips the selection where the threshold decides. A GPU always
-    runs it, so that the host does not wait for the device. Losses equal to the
-    smallest one kept have equal weights.
+    If more than ``min_kept`` losses exceed the threshold, those are averaged, else the
+    ``min_kept`` largest, found without a sort. Losses equal to the smallest of these
+    have equal weights. A CPU skips the selection where the threshold decides. A GPU
+    always runs it, so that the host does not wait for the device.
 
     Args:
         losses: loss of each pixel, any shape; ignored pixels are 0.
@@ -33,37 +32,34 @@ def ohem_mean(losses: Tensor, threshold: float, min_kept: int) -> Tensor:
     if losses.numel() == 0:
         return losses.sum()
     min_kept = min(max(min_kept, 1), losses.numel())
-    weights, kept = _selection(losses.detach(), threshold, min_kept)
-    return (weights * losses).sum() / kept
+    weights, divisor = _ohem_weights(losses.detach(), threshold, min_kept)
+    return (weights * losses).sum() / divisor
 
 
 @torch.no_grad()
-def _selection(losses: Tensor, threshold: float,
-               min_kept: int) -> Tuple[Tensor, Tensor]:
-    """Return the weights of the losses, of their shape, and the divisor, a scalar."""
+def _ohem_weights(losses: Tensor, threshold: float,
+                  min_kept: int) -> Tuple[Tensor, Tensor]:
+    """Return the weights, in the shape of ``losses``, and their sum, a scalar."""
     hard = losses > threshold
     count = hard.sum()
-    looks = losses.device.type == 'cpu' and not torch.compiler.is_compiling()
-    if looks and count > min_kept:
+    enough = count > min_kept
+    can_branch = losses.device.type == 'cpu' and not torch.compiler.is_compiling()
+    if can_branch and enough:
         return hard, count
     largest = largest_weights(losses, min_kept)
-    decided = count > min_kept
-    return (torch.where(decided, hard.to(losses), largest),
-            torch.where(decided, count, min_kept))
+    return (torch.where(enough, hard.to(losses), largest),
+            torch.where(enough, count, min_kept))
 
 
 def largest_weights(losses: Tensor, kept: int) -> Tensor:
     """Return 1 for the ``kept`` largest losses and 0 for the others.
 
-    Losses equal to the smallest one kept have equal weights of at most 1; all weights
-    add up to ``kept``.
+    Losses equal to the smallest of the largest have equal weights of at most 1. All
+    weights add up to ``kept``.
 
     Args:
-        losses: any shape.
+        losses: any shape, which is that of the weights.
         kept: 1 to the number of losses.
-
-    Returns:
-        The weights, in the shape and type of ``losses``.
     """
     smallest = kth_largest(losses, kept)
     larger, equal = losses > smallest, losses == smallest
@@ -74,14 +70,14 @@ def largest_weights(losses: Tensor, kept: int) -> Tensor:
 class OhemCELoss(DecodeLoss, PixelReduction):
     """Average the cross entropy over the hard pixels of the batch.
 
-    Source: STDC-Seg (arXiv 2104.13188), the authors' training code. A pixel
-    is hard where the probability of its class is below ``thresh``.
+    Source: the training code of STDC-Seg (arXiv 2104.13188). A pixel is hard where
+    the probability of its class is below ``thresh``. See :func:`ohem_mean`.
 
     Args:
         thresh: probability in (0, 1).
         min_kept: fewest pixels to average over: a count for the batch of one
-            process (int), or a fraction of its pixels (float in (0, 1]). 1/16 is
-            the authors'.
+            process (int), or a fraction of its pixels (float in (0, 1]). The authors
+            have 1/16.
         class_weight: weight of each class, (C, ).
         loss_weight: factor of the loss.
         loss_name: key in the log.
@@ -99,20 +95,15 @@ class OhemCELoss(DecodeLoss, PixelReduction):
         super().__init__(loss_weight, loss_name)
         if not 0 < thresh < 1:
             raise ValueError(f'thresh must be in (0, 1), got {thresh}')
-        is_count = isinstance(min_kept, int)
-        if not (min_kept > 0 and (is_count or min_kept <= 1)):
+        if not (min_kept > 0 and (isinstance(min_kept, int) or min_kept <= 1)):
             raise ValueError('min_kept must be a positive count (int) or a '
                              f'fraction in (0, 1] (float), got {min_kept!r}')
         self.thresh = thresh
         self.min_kept = min_kept
         self.class_weight = class_weight
 
-    def forward(self,
-                pred: Tensor,
-                label: Tensor,
-                weight: Optional[Tensor] = None,
-                ignore_index: int = 255,
-                **kwargs) -> Tensor:
+    def forward(self, pred: Tensor, label: Tensor, weight: Optional[Tensor] = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
         """Compute the loss of a batch, a scalar.
 
         Args:
@@ -129,20 +120,10 @@ class OhemCELoss(DecodeLoss, PixelReduction):
 
     def reduce_pixels(self, pixels: PixelLosses,
                       weight: Optional[Tensor] = None) -> Tensor:
-        """Compute the loss of a batch from its pixels, a scalar.
-
-        Args:
-            pixels: maps of (B, H, W).
-            weight: weight of each pixel, (B, H, W).
-        """
-        losses = pixels.weighted(self.class_weight)
+        """Compute the loss of a batch; see :class:`PixelReduction`."""
+        losses, min_kept = pixels.weighted(self.class_weight), self.min_kept
         if weight is not None:
             losses = losses * weight
-        return self.loss_weight * ohem_mean(
-            losses, -math.log(self.thresh), self.count(losses.numel()))
-
-    def count(self, pixels: int) -> int:
-        """Return the fewest pixels to keep out of ``pixels``."""
-        if isinstance(self.min_kept, int):
-            return self.min_kept
-        return int(self.min_kept * pixels)
+        if not isinstance(min_kept, int):
+            min_kept = int(min_kept * losses.numel())
+        return self.loss_weight * ohem_mean(losses, -math.log(self.thresh), min_kept)

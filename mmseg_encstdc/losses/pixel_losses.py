@@ -1,7 +1,7 @@
 """Compute a head's losses from the cross entropy of each pixel.
 
-A head whose losses and sampler take :class:`PixelLosses` needs no logits at the
-size of the labels. :func:`pixel_reductions` says whether a head is one.
+A head needs no logits at the size of the labels if all its losses and its sampler can
+be computed from :class:`PixelLosses`; :func:`pixel_reductions` tests this.
 """
 from abc import ABC, abstractmethod
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
@@ -29,8 +29,8 @@ class PixelLosses(NamedTuple):
         labels: class ids, (B, H, W).
         num_classes: channels of the logits.
         ignore_index: id of the ignored pixels.
-        hits: where the label's logit is the largest, bool, (B, H, W); None where
-            they were not computed.
+        hits: whether the label's logit is the largest, bool, (B, H, W); None where
+            not computed.
     """
     losses: Tensor
     labels: Tensor
@@ -61,7 +61,7 @@ class PixelReduction(ABC):
 
         Args:
             pixels: maps of (B, H, W).
-            weight: weight of each pixel, (B, H, W), which a sampler gives.
+            weight: the sampler's weight of each pixel, (B, H, W).
         """
 
 
@@ -78,10 +78,10 @@ class PixelWeighting(ABC):
 
 
 class CrossEntropyReduction(PixelReduction):
-    """Compute MMSegmentation's CrossEntropyLoss from pixels.
+    """Compute MMSegmentation's CrossEntropyLoss from :class:`PixelLosses`.
 
     Args:
-        loss: over a softmax; its reduction is 'mean' or 'sum'.
+        loss: a loss over a softmax, with the reduction 'mean' or 'sum'.
     """
 
     def __init__(self, loss: CrossEntropyLoss):
@@ -90,7 +90,7 @@ class CrossEntropyReduction(PixelReduction):
 
     def reduce_pixels(self, pixels: PixelLosses,
                       weight: Optional[Tensor] = None) -> Tensor:
-        """Return MMSegmentation's number; the divisor stays on the device."""
+        """Return MMSegmentation's loss, a scalar; the host does not wait for a GPU."""
         loss, (losses, labels, classes, ignored, _) = self.loss, pixels
         count = labels.numel()
         if loss.class_weight is not None:
@@ -98,20 +98,18 @@ class CrossEntropyReduction(PixelReduction):
             losses, count = losses * class_weights, class_weights.sum()
             if (not loss.avg_non_ignore and -classes <= ignored < classes
                     and compat.counts_ignored_class()):
-                count = count + (labels == ignored).sum() * float(
-                    loss.class_weight[ignored])
+                ignored_weight = float(loss.class_weight[ignored])
+                count = count + (labels == ignored).sum() * ignored_weight
         elif loss.avg_non_ignore:
             count = (labels != ignored).sum()
         if weight is not None:
             losses = losses * weight
-        total = losses.sum()
-        if loss.reduction == 'mean':
-            total = total / (count + EPS)
-        return loss.loss_weight * total
+        divisor = count + EPS if loss.reduction == 'mean' else 1
+        return loss.loss_weight * (losses.sum() / divisor)
 
 
 def loss_modules(head: nn.Module) -> List[nn.Module]:
-    """List the losses of a decode head, which keeps a single one without a list."""
+    """Return the losses of a decode head as a list, also where it has one."""
     losses = head.loss_decode
     return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
@@ -131,12 +129,14 @@ def pixel_reductions(head: nn.Module) -> Optional[List[PixelReduction]]:
     """Return the reductions of a decode head's losses, in their order.
 
     Returns:
-        None where a loss or the sampler needs logits at the size of the labels,
-        and for a head of a single channel, which has no softmax.
+        None where a loss or the sampler needs logits at the size of the labels, and
+        for a head of a single channel, which has no softmax.
     """
+    if head.out_channels == 1:
+        return None
     sampler = head.sampler
-    if head.out_channels == 1 or not (sampler is None or (
-            isinstance(sampler, PixelWeighting) and sampler.takes_pixels())):
+    if sampler is not None and not (
+            isinstance(sampler, PixelWeighting) and sampler.takes_pixels()):
         return None
     reductions = [pixel_reduction(loss) for loss in loss_modules(head)]
     return None if None in reductions else reductions
@@ -151,16 +151,14 @@ def sum_by_name(losses: Iterable[Tuple[str, Tensor]]) -> Dict[str, Tensor]:
 
 
 def pixel_accuracy(hits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Return the percentage of hits among the pixels that are not ignored.
+    """Return the percentage (1, ) of pixels that are classified correctly.
+
+    It is the number that MMSegmentation logs: 100 where all pixels are ignored.
 
     Args:
-        hits: bool, (B, H, W), False where ignored.
+        hits: whether a pixel is correct, bool, (B, H, W); False where ignored.
         labels: class ids, (B, H, W).
         ignore_index: id of the ignored pixels.
-
-    Returns:
-        (1, ), in [0, 100], as MMSegmentation logs it; 100 where all pixels are
-        ignored.
     """
     counted = (labels.long() != ignore_index).sum() + EPS
     return ((hits.sum() + EPS) * (100. / counted)).unsqueeze(0)

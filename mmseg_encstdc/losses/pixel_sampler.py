@@ -1,4 +1,4 @@
-"""Find the pixels that MMSegmentation's hard example mining finds, without a sort."""
+"""Replace MMSegmentation's sampler of hard pixels by one without a sort."""
 import math
 
 import torch
@@ -18,21 +18,21 @@ from .pixel_losses import (
 
 __all__ = ['OHEMPixelSampler']
 
-NEVER = -1.  # in place of the loss of an ignored pixel; losses are >= 0
+IGNORED_LOSS = -1.  # below every loss, so that ignored pixels are selected last
 
 
 class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
-    """Select the pixels that a decode head finds hard, to train on those alone.
+    """Select the hard pixels of a batch, to train a decode head on those only.
 
-    Has the arguments and numbers of MMSegmentation's sampler. A selection replaces
-    the sort, and the host does not wait for a GPU. Without ``thresh``, pixels of
-    equal loss at the last places have equal weights, which gives the same loss.
+    Has the arguments and numbers of MMSegmentation's sampler, but neither sorts nor
+    makes the host wait for a GPU. Without ``thresh``, the pixels whose loss equals the
+    smallest selected one have equal weights, which gives the same loss.
 
     Args:
         context: the decode head.
-        thresh: a pixel is hard where the probability of its class is below this,
-            or below that of pixel number ``min_kept`` in ascending order. None
-            selects the pixels of the largest losses.
+        thresh: a pixel is hard where the probability of its class is below this, or
+            below the probability of pixel number ``min_kept`` in ascending order.
+            None selects the largest losses.
         min_kept: pixels to keep for each image.
     """
 
@@ -44,8 +44,8 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
             seg_label: (B, 1, H, W).
 
         Raises:
-            ArgumentError: when their sizes differ, and when ``thresh`` is None and a
-                loss of the head gives no losses of pixels.
+            ArgumentError: when the sizes differ, and when ``thresh`` is None and a
+                loss of the head gives no loss per pixel.
         """
         if seg_logit.shape[2:] != seg_label.shape[2:] or seg_label.size(1) != 1:
             raise ArgumentError(
@@ -54,12 +54,11 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
         labels = seg_label.squeeze(1)  # (B, H, W)
         with torch.no_grad():
             if self.thresh is None:
-                weights = self._largest(
-                    self._losses_of_head(seg_logit, labels), labels)
+                weights = self._largest(self._head_losses(seg_logit, labels), labels)
             else:
-                weights = self._below_threshold(upsampled_cross_entropy(
-                    seg_logit, labels,
-                    ignore_index=self.context.ignore_index), labels)
+                losses = upsampled_cross_entropy(
+                    seg_logit, labels, ignore_index=self.context.ignore_index)
+                weights = self._below_threshold(losses, labels)
         return weights.to(seg_logit)
 
     def takes_pixels(self) -> bool:
@@ -77,30 +76,30 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
             loss.loss_weight * pixels.weighted(loss.class_weight)
             for loss in loss_modules(self.context)), pixels.labels)
 
-    def _losses_of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the head's losses of logits (B, C, H, W), pixel by pixel."""
+    def _head_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of the head's losses for each pixel, (B, H, W)."""
         losses = sum(
             loss(logits, labels, weight=None, reduction_override='none',
                  ignore_index=self.context.ignore_index)
-            for loss in loss_modules(self.context))  # (B, H, W)
+            for loss in loss_modules(self.context))
         if losses.shape != labels.shape:
             raise ArgumentError(
-                'OHEMPixelSampler without thresh needs losses of pixels, which a '
+                'OHEMPixelSampler without thresh needs a loss per pixel, which a '
                 'loss_decode of the head does not give; set thresh')
         return losses
 
     def _kept(self, labels: Tensor) -> int:
-        """Return the number of pixels to keep of labels (B, H, W)."""
+        """Return the number of pixels of labels (B, H, W) to keep."""
         return min(self.min_kept * labels.size(0), labels.numel())
 
     def _below_threshold(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """Return 1 where the probability, exp(-loss), is below both thresholds."""
+        """Return 1 for hard pixels, whose probability is exp(-loss), else 0."""
         valid = labels != self.context.ignore_index
-        candidates = losses.masked_fill(~valid, NEVER)
-        # Pixel number ``kept``, or the last valid one, counted from 0.
-        least = torch.where(valid, losses, math.inf).amin()
+        candidates = losses.masked_fill(~valid, IGNORED_LOSS)
+        # The loss of pixel number ``kept``, counted from 0, or of the last valid one.
+        smallest = torch.where(valid, losses, math.inf).amin()
         rank = min(self._kept(labels) + 1, losses.numel())
-        limit = torch.maximum(kth_largest(candidates, rank), least)
+        limit = torch.maximum(kth_largest(candidates, rank), smallest)
         if self.thresh > 0:
             limit = limit.clamp(max=-math.log(self.thresh))
         return ((losses > limit) & valid).to(losses)
@@ -108,5 +107,6 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
     def _largest(self, losses: Tensor, labels: Tensor) -> Tensor:
         """Return the weights of the largest losses (B, H, W), 0 where ignored."""
         ignored = labels == self.context.ignore_index
-        return largest_weights(losses.masked_fill(ignored, NEVER),
-                               self._kept(labels)).masked_fill(ignored, 0)
+        weights = largest_weights(
+            losses.masked_fill(ignored, IGNORED_LOSS), self._kept(labels))
+        return weights.masked_fill(ignored, 0)

@@ -9,8 +9,7 @@ from .base import DecodeLoss
 __all__ = ['SemanticEncodingLoss', 'presence_target']
 
 
-def presence_target(labels: Tensor,
-                    num_classes: int,
+def presence_target(labels: Tensor, num_classes: int,
                     ignore_index: Optional[int] = 255) -> Tensor:
     """Return 1 for each class that occurs in a label map, else 0.
 
@@ -18,21 +17,21 @@ def presence_target(labels: Tensor,
 
     Args:
         labels: class ids, (B, H, W) or (B, 1, H, W), integer. Ids outside
-            [0, num_classes) count as ignored.
+            [0, num_classes) are ignored.
         num_classes: C.
-        ignore_index: id to leave out.
+        ignore_index: id that is ignored as well.
 
     Returns:
         (B, C), in the type of ``labels``.
     """
     dtype, labels = labels.dtype, labels.flatten(1).long()  # (B, N)
-    out = (labels < 0) | (labels >= num_classes)
+    ignored = (labels < 0) | (labels >= num_classes)
     if ignore_index is not None:
-        out = out | (labels == ignore_index)
+        ignored = ignored | (labels == ignore_index)
     # Ignored pixels mark an additional class, which is removed at the end.
-    marks = labels.new_zeros(labels.size(0), num_classes + 1, dtype=dtype)
-    index = labels.masked_fill(out, num_classes)
-    return marks.scatter_(1, index, 1)[:, :num_classes]
+    presence = labels.new_zeros(labels.size(0), num_classes + 1, dtype=dtype)
+    index = labels.masked_fill(ignored, num_classes)
+    return presence.scatter_(1, index, 1)[:, :num_classes]
 
 
 class SemanticEncodingLoss(DecodeLoss):
@@ -41,24 +40,20 @@ class SemanticEncodingLoss(DecodeLoss):
     Source: EncNet, section 3.2.
 
     Args:
-        loss_weight: factor of the loss; 0.2 is that of the paper's experiments.
+        loss_weight: factor of the loss; the paper has 0.2.
         loss_name: key in the log.
     """
 
     def __init__(self, loss_weight: float = 0.2, loss_name: str = 'loss_se'):
         super().__init__(loss_weight, loss_name)
 
-    def forward(self,
-                pred: Tensor,
-                target: Tensor,
-                weight: Optional[Tensor] = None,
-                ignore_index: int = 255,
-                **kwargs) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, weight: Optional[Tensor] = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
         """Compute the loss of a batch, a scalar.
 
         Args:
-            pred: presence logits, (B, C). Logits of a map (B, C, H, W) are averaged
-                over its pixels first, so that the loss regularises any decode head.
+            pred: presence logits, (B, C), or (B, C, H, W), which are averaged over
+                the pixels first, so that any decode head can take this loss.
             target: presence (B, C), or label maps (B, H, W) or (B, 1, H, W).
             weight: weight of each class, broadcast to (B, C). Weights of pixels,
                 (B, H, W), are not used.
@@ -69,8 +64,8 @@ class SemanticEncodingLoss(DecodeLoss):
         """
         if pred.dim() == 4:
             pred = pred.float().mean((2, 3))
-            if weight is not None and weight.dim() > 2:
-                weight = None  # of pixels
+            if weight is not None and weight.dim() > 2:  # of pixels
+                weight = None
         if pred.dim() != 2:
             raise ValueError('SemanticEncodingLoss takes logits (B, C) or '
                              f'(B, C, H, W), got {tuple(pred.shape)}')

@@ -1,4 +1,4 @@
-"""Scenes, the generated demo set, and what exists only for it."""
+"""Define the generated demo set, its metric and its backbone."""
 from .dataset import ScenesDataset
 from .local_net import LocalNet
 from .pair_accuracy import PairAccuracy

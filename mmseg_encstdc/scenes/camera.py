@@ -1,4 +1,4 @@
-"""Light, camera and the regions that are labelled ``IGNORE``."""
+"""Simulate light and camera, and cover the regions that are ignored."""
 
 import math
 from typing import Tuple
@@ -75,7 +75,7 @@ def hide_regions(
 
 
 def stamp_logo(image: np.ndarray, label: np.ndarray) -> None:
-    """Stamp a camera logo, pale bars on a dark plate, over a whole image part."""
+    """Cover a part of an image by a camera logo: pale bars on a dark plate."""
     image[:] = (40, 40, 45)
     for x, length in ((4, 8), (9, 5), (14, 8), (19, 3)):
         image[10 - length : 10, x : x + 3] = (225, 225, 230)

@@ -1,4 +1,4 @@
-"""A box in perspective, and an image with its label to draw on."""
+"""Define a box in perspective, and an image with its label to draw on."""
 
 from dataclasses import dataclass
 from typing import List, Sequence, Tuple
@@ -11,7 +11,7 @@ from .classes import CLASSES
 
 @dataclass(frozen=True)
 class Box:
-    """A box seen in perspective: the shape of a room and of a street canyon.
+    """Describe a box in perspective, the shape of a room and of a street canyon.
 
     ``height`` and ``width`` are the size of the image. The far end of the box is the
     rectangle ``left, top, right, bottom``; its edges run from the vanishing point
@@ -42,7 +42,7 @@ class Box:
 
 @dataclass
 class Canvas:
-    """An image under construction, uint8 (H, W, 3), with its label, uint8 (H, W).
+    """Hold an image, uint8 (H, W, 3), and its label, uint8 (H, W), to draw on.
 
     Its methods paint one shape into both, in pixels. ``name`` is a class name.
     """

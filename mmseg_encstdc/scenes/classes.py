@@ -1,4 +1,4 @@
-"""The classes of Scenes, their colours, and which of them look alike."""
+"""List the classes of the demo set, their colours, and pairs that look alike."""
 
 COLOURS = {
     'road': [128, 64, 128],

@@ -1,4 +1,6 @@
-"""Scenes: the generated demo set of labelled streets and rooms."""
+"""Read the generated demo set of streets and rooms."""
+from typing import List
+
 from mmseg.datasets import BaseSegDataset
 
 from ..datasets.sample_checks import check_folders
@@ -8,12 +10,13 @@ __all__ = ['ScenesDataset']
 
 
 class ScenesDataset(BaseSegDataset):
-    """Street and indoor scenes drawn by ``tools/make_scenes.py``.
+    """Read the street and indoor scenes that ``tools/make_scenes.py`` wrote.
 
     Layout under ``data_root``: images/{train,val}/NNNN.png and
     labels/{train,val}/NNNN.png.
 
     Args:
+        img_suffix: suffix of the image files.
         **kwargs: arguments of MMSegmentation's BaseSegDataset.
 
     Raises:
@@ -24,7 +27,7 @@ class ScenesDataset(BaseSegDataset):
     def __init__(self, img_suffix: str = '.png', **kwargs):
         super().__init__(img_suffix=img_suffix, **kwargs)
 
-    def load_data_list(self) -> list:
-        """Image and label paths; see BaseSegDataset."""
+    def load_data_list(self) -> List[dict]:
+        """Return the paths of each image and its label."""
         check_folders(type(self).__name__, self.data_prefix.values())
         return super().load_data_list()

@@ -1,5 +1,5 @@
-"""A backbone without context, to measure what context is worth."""
-from typing import Tuple
+"""Define a backbone with a small receptive field, to compare with."""
+from typing import Optional, Tuple
 
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, Sequential
@@ -9,26 +9,27 @@ __all__ = ['LocalNet']
 
 
 class LocalNet(BaseModule):
-    """3x3 convolutions at full resolution.
+    """Apply 3x3 convolutions at full resolution.
 
-    Its receptive field is 2 * depth + 1 pixels: 15 by default.
+    The receptive field is 2 * depth + 1 pixels wide: 15 by default.
 
     Args:
-        channels (int): of every convolution. Default: 32.
-        depth (int): number of convolutions. Default: 7.
-        norm_cfg (dict): Default: dict(type='BN').
+        channels: channels of every convolution.
+        depth: number of convolutions.
+        norm_cfg: config of every norm.
+        init_cfg: MMEngine's initialisation of the weights.
     """
 
     def __init__(self,
                  channels: int = 32,
                  depth: int = 7,
                  norm_cfg: dict = dict(type='BN'),
-                 init_cfg=None):
+                 init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
-        self.layers = Sequential(*(ConvModule(
-            channels if i else 3, channels, 3, padding=1, norm_cfg=norm_cfg)
-                                   for i in range(depth)))
+        self.layers = Sequential(*(
+            ConvModule(channels if i else 3, channels, 3, padding=1, norm_cfg=norm_cfg)
+            for i in range(depth)))
 
     def forward(self, x: Tensor) -> Tuple[Tensor]:
-        """One map (B, channels, H, W) of an image (B, 3, H, W)."""
+        """Compute one map (B, channels, H, W) from images (B, 3, H, W)."""
         return (self.layers(x), )

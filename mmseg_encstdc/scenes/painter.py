@@ -1,10 +1,10 @@
 """Paint scenes of the generated demo set: labelled streets and rooms.
 
-The data set asks one question: does a network use the scene around a pixel?
-A street and a room are painted on the same stage, a box seen in perspective. Its
-three surfaces look the same in both kinds of scene and differ only in their label
-(see ``AMBIGUOUS_PAIRS``). A few small props, for instance a car or a sofa, stand
-somewhere else in the image and tell the kind of scene.
+The data set tests whether a network uses the scene around a pixel. A street and a room
+are painted on the same stage, a box seen in perspective. Its three surfaces look the
+same in both kinds of scene and differ only in their label (see ``AMBIGUOUS_PAIRS``). A
+few small props elsewhere in the image, for instance a car or a sofa, identify the kind
+of scene.
 
 Only :func:`paint_things` knows the kind of scene, and only for the props. Every
 other random choice comes from a stream that does not depend on the kind. A street

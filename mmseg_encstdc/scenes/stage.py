@@ -1,4 +1,4 @@
-"""The stage of a scene: a box whose surfaces look alike in streets and rooms."""
+"""Paint the stage of a scene, a box that looks alike in streets and rooms."""
 
 from typing import Tuple
 
@@ -32,7 +32,7 @@ def draw_box(rng: np.random.Generator) -> Box:
 
 
 def locate_pixels(box: Box) -> Tuple[np.ndarray, ...]:
-    """Find out which plane of the box every pixel shows.
+    """Return which plane of the box each pixel shows, and where.
 
     Returns:
         Plane, int (H, W), one of ``BACK`` .. ``GROUND``, and the pixel's

@@ -1,4 +1,4 @@
-"""Things that stand on the stage: what they are, where, and how they are painted."""
+"""Choose and paint the things on the stage of a scene."""
 
 from dataclasses import dataclass
 from typing import Callable, List, Tuple
@@ -10,7 +10,7 @@ from .canvas import Box, Canvas, ellipse, pick
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that stands in the scene.
+    """Describe a thing that stands in the scene.
 
     ``role`` is a key of ``SHARED`` or ``PROPS``, ``foot`` the (x, y) pixel where it
     stands, ``unit`` the height of the backdrop there in pixels, ``near`` its
@@ -24,14 +24,13 @@ class Thing:
 
 
 def plan_things(box: Box, rng: np.random.Generator) -> List[Thing]:
-    """Choose where things stand; returns a list of ``Thing``, farthest first.
+    """Choose things and their places, farthest first.
 
-    Props stand in two groups, one left and one right of the middle, so that a crop
-    of half the image still contains one. Few and close together, they leave most
-    of the stage without a telltale neighbour.
+    Props stand in two groups, left and right of the middle, so that a crop of half the
+    image still contains one. Most of the stage has no prop near it.
     """
 
-    def put(role, across, near):
+    def put(role: str, across: float, near: float) -> None:
         foot = box.point(across, 0, near)
         things.append(Thing(role, foot, box.unit(near), near))
 
@@ -65,7 +64,7 @@ def paint_things(
 
 @dataclass(frozen=True)
 class Pen:
-    """Paints one thing on a canvas, in coordinates of the thing.
+    """Paint one thing on a canvas, in coordinates of the thing.
 
     The origin is the foot of the thing, x points right, y points up, and 1 is the
     height of the backdrop where the thing stands.
@@ -191,8 +190,8 @@ def hang_wire(
 
 # Painters by role. Things in both kinds of scene:
 SHARED = {'pole': paint_pole, 'person': paint_person}
-# Props, by kind of scene. Every kind has a painter for every role; painters of one
-# role fill about the same outline, so the place of a prop tells nothing.
+# Props by kind of scene and role. Props of one role have about the same outline, so
+# that their places do not identify the kind of scene.
 PROPS = {
     'street': {'wide': paint_car, 'tall': paint_tree},
     'room': {'wide': paint_sofa, 'tall': paint_lamp},

@@ -1,4 +1,4 @@
-"""Segmentors: how a whole image is scored from a network's logits."""
+"""Define the segmentor with the authors' test protocols."""
 from .chip import ChipEncoderDecoder
 
 __all__ = ['ChipEncoderDecoder']

@@ -1,4 +1,4 @@
-"""Evaluation as the authors of EncNet and of STDC-Seg do it."""
+"""Evaluate images as the authors of EncNet and of STDC-Seg do."""
 import math
 from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -6,16 +6,26 @@ import torch.nn.functional as F
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
-__all__ = ['PROTOCOLS', 'ChipEncoderDecoder', 'chip_size', 'chip_starts']
+__all__ = ['ChipEncoderDecoder', 'chip_size', 'chip_starts']
 
 
 class Protocol(NamedTuple):
-    """What one group of authors does with overlapping crops."""
-    softmax_first: bool  # score exp(softmax + softmax') or exp(logit + logit')
-    pad_black: bool  # pad with black pixels, or with the mean colour
-    centre: bool  # pad on all sides, or to the right and bottom
-    shift_last: bool  # move the last crop inside the image, or pad it
-    average: bool  # divide by the number of crops over a pixel, or sum
+    """Describe the authors' evaluation of overlapping crops.
+
+    Attributes:
+        softmax_first: add the softmax of a crop and of its mirror image, not the
+            logits, before the exponential.
+        pad_black: pad with black pixels, not with the mean colour.
+        centre: pad on all sides, not to the right and bottom only.
+        shift_last: move the last crop inside the image instead of padding it.
+        average: divide by the number of crops at a pixel.
+        round_stride: rounding of the distance of two crops.
+    """
+    softmax_first: bool
+    pad_black: bool
+    centre: bool
+    shift_last: bool
+    average: bool
     round_stride: Callable[[float], int]
 
 
@@ -26,25 +36,23 @@ PROTOCOLS = {
 
 
 class ChipEncoderDecoder(EncoderDecoder):
-    """EncoderDecoder with the authors' test protocols.
+    """Add the authors' test protocols to MMSegmentation's EncoderDecoder.
 
     ``test_cfg`` takes, beside the stock modes 'whole' and 'slide':
 
-    - ``scale`` (float, modes 'whole' and 'slide'): the normalised image is
-      resized by this factor before it enters the network, and the logits are
-      resized to that size, then back. STDC-Seg50 and 75 are 0.5 and 0.75.
-    - ``mode='chip'``: scores of overlapping square crops at several scales,
-      with ``protocol`` ('encnet' or 'stdc'), ``crop_size`` (int, pixels),
-      ``stride_rate`` (float, of the crop), ``scales`` (floats), ``flip``
-      (bool) and ``base_size`` (int, optional): a scale s makes the longer
-      side ceil(base_size * s); without it, both sides are s times the
-      image's. Scales are summed. What comes out are scores, not logits: only
-      their order counts.
+    - ``scale`` (float, modes 'whole' and 'slide'): resize the normalised image by this
+      factor for the network, and the logits to this size, then to that of the image.
+      STDC-Seg50 and 75 have 0.5 and 0.75.
+    - ``mode='chip'``: score overlapping square crops at several scales, with
+      ``protocol`` ('encnet' or 'stdc'), ``crop_size`` (int, pixels), ``stride_rate``
+      (float, distance of two crops in crop sizes), ``scales`` (floats), ``flip`` (bool)
+      and ``base_size`` (int, optional; see :func:`chip_size`). The scores of all scales
+      are added. They are not logits: only their order has a meaning.
 
-    All resizing here is bilinear with align_corners=True, as the authors'.
+    Resizing is bilinear with align_corners=True, as the authors'.
 
     Raises:
-        ValueError: for a missing or wrong key of mode 'chip'.
+        ValueError: for a missing or invalid key of mode 'chip'.
     """
 
     def __init__(self, *args, **kwargs):
@@ -53,70 +61,60 @@ class ChipEncoderDecoder(EncoderDecoder):
             check_chip_config(self.test_cfg)
 
     def inference(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
-        """Logits or scores (B, C, H, W) of normalised images (B, 3, H, W)."""
+        """Return logits or scores (B, C, H, W) of normalised images (B, 3, H, W)."""
+        size = inputs.shape[2:]
         if self.test_cfg.get('mode', 'whole') == 'chip':
-            return self.chip_inference(inputs)
+            return sum(self._score_scale(inputs, scale)
+                       for scale in self.test_cfg.get('scales', (1., )))
         scale = self.test_cfg.get('scale', 1)
         if scale == 1:
             return super().inference(inputs, batch_img_metas)
-        size = inputs.shape[2:]
-        small = _resize(inputs, chip_size(size, scale))
-        metas = [
-            dict(ori_shape=meta['ori_shape'], img_shape=small.shape[2:])
-            for meta in batch_img_metas
-        ]
-        return _resize(super().inference(small, metas), size)
+        scaled = _resize(inputs, chip_size(size, scale))
+        metas = [dict(ori_shape=meta['ori_shape'], img_shape=scaled.shape[2:])
+                 for meta in batch_img_metas]
+        return _resize(super().inference(scaled, metas), size)
 
-    def chip_inference(self, inputs: Tensor) -> Tensor:
-        """Scores (B, C, H, W), summed over ``test_cfg.scales``."""
-        cfg, size = self.test_cfg, inputs.shape[2:]
-        scores = 0
-        for scale in cfg.get('scales', (1., )):
-            scaled = _resize(inputs,
-                             chip_size(size, scale, cfg.get('base_size')))
-            scores = scores + _resize(self._score_chips(scaled), size)
-        return scores
-
-    def _score_chips(self, image: Tensor) -> Tensor:
-        """Scores (B, C, h, w) of one scale of the image (B, 3, h, w)."""
+    def _score_scale(self, inputs: Tensor, scale: float) -> Tensor:
+        """Return the scores (B, C, H, W) of images (B, 3, H, W) at one scale."""
         cfg, protocol = self.test_cfg, PROTOCOLS[self.test_cfg.protocol]
-        crop, (height, width) = cfg.crop_size, image.shape[2:]
-        image, top0, left0 = self._pad(image, crop)
+        crop, input_size = cfg.crop_size, inputs.shape[2:]
+        image = _resize(inputs, chip_size(input_size, scale, cfg.get('base_size')))
+        height, width = image.shape[2:]
+        image, top0, left0 = self._pad(image)
         stride = protocol.round_stride(crop * cfg.stride_rate)
-        tops, lefts = (
-            chip_starts(side, crop, stride, protocol.shift_last)
-            for side in image.shape[2:])
-        total = image.new_zeros(
-            (image.size(0), self.out_channels, *image.shape[2:]))
+        tops, lefts = (chip_starts(side, crop, stride, protocol.shift_last)
+                       for side in image.shape[2:])
+        total = image.new_zeros((image.size(0), self.out_channels, *image.shape[2:]))
         count = image.new_zeros((1, 1, *image.shape[2:]))
         for top in tops:
             for left in lefts:
                 window = (..., slice(top, top + crop), slice(left, left + crop))
-                chip, _, _ = self._pad(image[window], crop)
+                chip, _, _ = self._pad(image[window])
                 rows, columns = total[window].shape[2:]
                 total[window] += self._score_crop(chip)[..., :rows, :columns]
                 count[window] += 1
         if protocol.average:
             total = total / count
-        return total[..., top0:top0 + height, left0:left0 + width]
+        total = total[..., top0:top0 + height, left0:left0 + width]
+        return _resize(total, input_size)
 
     def _score_crop(self, crop: Tensor) -> Tensor:
-        """Score (B, C, h, w) of a crop, and of its mirror image if asked."""
-        views = [self._logits(crop)]
+        """Return the scores (B, C, h, w) of crops (B, 3, h, w)."""
+        metas = [dict(img_shape=crop.shape[2:])] * crop.size(0)
+        views = [self.encode_decode(crop, metas)]
         if self.test_cfg.get('flip', False):
-            views.append(self._logits(crop.flip(3)).flip(3))
+            views.append(self.encode_decode(crop.flip(3), metas).flip(3))
         if PROTOCOLS[self.test_cfg.protocol].softmax_first:
             views = [view.softmax(1) for view in views]
         return sum(views).exp()
 
-    def _logits(self, image: Tensor) -> Tensor:
-        meta = dict(img_shape=image.shape[2:])
-        return self.encode_decode(image, [meta] * image.size(0))
+    def _pad(self, image: Tensor) -> Tuple[Tensor, int, int]:
+        """Pad a normalised image (B, 3, h, w) to at least the crop size.
 
-    def _pad(self, image: Tensor, crop: int) -> Tuple[Tensor, int, int]:
-        """A normalised image (B, 3, h, w) padded to ``crop``, and where in it
-        the image begins (top, left)."""
-        protocol = PROTOCOLS[self.test_cfg.protocol]
+        Returns:
+            The padded image, and the row and column where the image begins in it.
+        """
+        protocol, crop = PROTOCOLS[self.test_cfg.protocol], self.test_cfg.crop_size
         rows, columns = (max(crop - side, 0) for side in image.shape[2:])
         if rows == columns == 0:
             return image, 0, 0
@@ -130,66 +128,62 @@ class ChipEncoderDecoder(EncoderDecoder):
 
 
 def check_chip_config(cfg: dict) -> None:
-    """Raise ValueError unless ``cfg`` says all that mode 'chip' needs."""
+    """Check the keys of mode 'chip'.
+
+    Raises:
+        ValueError: naming the missing or invalid key.
+    """
     missing = {'protocol', 'crop_size', 'stride_rate'} - set(cfg)
     if missing:
         raise ValueError("test_cfg of mode 'chip' needs "
                          f'{", ".join(sorted(missing))}')
     if cfg['protocol'] not in PROTOCOLS:
-        raise ValueError('test_cfg.protocol must be one of '
-                         f'{sorted(PROTOCOLS)}, got {cfg["protocol"]!r}')
+        raise ValueError(f'test_cfg.protocol must be one of {sorted(PROTOCOLS)}, got '
+                         f'{cfg["protocol"]!r}')
     crop, rate = cfg['crop_size'], cfg['stride_rate']
     if not isinstance(crop, int) or crop < 1:
-        raise ValueError('test_cfg.crop_size must be the side of a square '
-                         f'crop in pixels, got {crop!r}')
+        raise ValueError('test_cfg.crop_size must be the side of a square crop in '
+                         f'pixels, got {crop!r}')
     if not 1 <= crop * rate <= crop:
-        raise ValueError('test_cfg.stride_rate must be between 1 / crop_size '
-                         f'and 1, or pixels stay unscored; got {rate}')
+        raise ValueError('test_cfg.stride_rate must be between 1 / crop_size and 1, '
+                         f'so that crops cover the image; got {rate}')
     if not cfg.get('scales', (1., )):
         raise ValueError('test_cfg.scales must name at least one scale')
 
 
-def chip_size(size: Sequence[int],
-              scale: float,
+def chip_size(size: Sequence[int], scale: float,
               base_size: Optional[int] = None) -> List[int]:
-    """(height, width) of an image at one scale.
+    """Return the (height, width) in pixels of an image at one scale.
 
     Args:
-        size (Sequence[int]): (height, width) of the image, pixels.
-        scale (float): factor.
-        base_size (int, optional): longer side at scale 1, and the other in
-            proportion; without it both sides are scaled and cut to integers.
+        size: (height, width) of the image, pixels.
+        scale: factor.
+        base_size: longer side at scale 1; the aspect ratio is kept. None scales both
+            sides and rounds down.
     """
     if base_size is None:
         return [max(int(side * scale), 1) for side in size]
     longer = max(size)
     target = math.ceil(base_size * scale)
-    return [
-        target if side == longer else max(
-            int(side * target / longer + 0.5), 1)
-        for side in size
-    ]
+    return [target if side == longer else max(int(side * target / longer + 0.5), 1)
+            for side in size]
 
 
-def chip_starts(side: int, crop: int, stride: int,
-                shift_last: bool) -> List[int]:
-    """Where the crops that cover one side of an image begin.
+def chip_starts(side: int, crop: int, stride: int, shift_last: bool) -> List[int]:
+    """Return where the crops that cover one side of an image begin, in pixels.
 
     Args:
-        side (int): length of the side, at least ``crop``.
-        crop (int): length of a crop.
-        stride (int): distance of two crops.
-        shift_last (bool): let the last crop end with the image, instead of
-            reaching beyond it.
+        side: length of the side, at least ``crop``.
+        crop: length of a crop.
+        stride: distance of two crops.
+        shift_last: let the last crop end with the image, not beyond it.
     """
-    count = math.ceil((side - crop) / stride) + 1
-    return [
-        min(i * stride, side - crop) if shift_last else i * stride
-        for i in range(count)
-    ]
+    starts = range(0, side - crop + stride, stride)
+    return [min(start, side - crop) for start in starts] if shift_last else list(starts)
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize maps (B, C, h, w) to (height, width)."""
     if tuple(x.shape[2:]) == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode='bilinear', align_corners=True)

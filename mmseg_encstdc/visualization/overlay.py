@@ -1,4 +1,4 @@
-"""Label maps as colours, alone or over their image. All images are RGB."""
+"""Draw label maps in colours, alone or over their image. All pictures are RGB."""
 from typing import List, Sequence
 
 import cv2
@@ -7,63 +7,55 @@ import numpy as np
 __all__ = ['colorize', 'contact_sheet', 'legend', 'overlay']
 
 
-def colorize(label: np.ndarray, palette: Sequence) -> np.ndarray:
-    """Colours of a label map; ids beyond the palette are black.
+def colorize(label: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the colours of a label map, (H, W, 3), uint8.
 
     Args:
-        label (ndarray): class ids, (H, W), 8-bit.
-        palette (Sequence): one (r, g, b) a class.
-
-    Returns:
-        ndarray: (H, W, 3), uint8.
+        label: class ids, (H, W), uint8. Ids beyond the palette are black.
+        palette: (r, g, b) of each class.
     """
     table = np.zeros((256, 3), np.uint8)
     table[:len(palette)] = np.asarray(palette, np.uint8)[:256]
     return table[label]
 
 
-def overlay(image: np.ndarray,
-            label: np.ndarray,
-            palette: Sequence,
+def overlay(image: np.ndarray, label: np.ndarray, palette: Sequence[Sequence[int]],
             opacity: float = 0.5) -> np.ndarray:
-    """An image with its label map over it; ignored pixels stay bare.
+    """Blend an image with the colours of its label map.
 
     Args:
-        image (ndarray): (H, W, 3), uint8.
-        label (ndarray): (H, W), uint8.
-        palette (Sequence): one (r, g, b) a class.
-        opacity (float): of the colours, in [0, 1]. Default: 0.5.
+        image: (H, W, 3), uint8.
+        label: class ids, (H, W), uint8. Ids beyond the palette keep the image.
+        palette: (r, g, b) of each class.
+        opacity: of the colours, in [0, 1].
 
     Returns:
-        ndarray: (H, W, 3), uint8.
+        (H, W, 3), uint8.
 
     Raises:
         ValueError: when image and label differ in size.
     """
     if image.shape[:2] != label.shape:
-        raise ValueError(f'image {image.shape[:2]} and label {label.shape} '
-                         'differ in size')
-    colors = colorize(label, palette)
-    mixed = cv2.addWeighted(image, 1 - opacity, colors, opacity, 0)
+        raise ValueError(
+            f'image {image.shape[:2]} and label {label.shape} differ in size')
+    mixed = cv2.addWeighted(image, 1 - opacity, colorize(label, palette), opacity, 0)
     return np.where((label < len(palette))[..., None], mixed, image)
 
 
-def legend(classes: Sequence[str],
-           palette: Sequence,
-           width: int,
+def legend(classes: Sequence[str], palette: Sequence[Sequence[int]], width: int,
            row: int = 18) -> np.ndarray:
-    """Class names on their colours, in as many columns as fit.
+    """Draw class names and colours, in as many columns as fit.
 
     Args:
-        classes (Sequence[str]): names.
-        palette (Sequence): one (r, g, b) a class.
-        width (int): of the picture, pixels.
-        row (int): height of a row, pixels. Default: 18.
+        classes: names.
+        palette: (r, g, b) of each class.
+        width: width of the picture, pixels.
+        row: height of a row, pixels.
 
     Returns:
-        ndarray: (rows * row, width, 3), uint8.
+        (rows * row, width, 3), uint8.
     """
-    column = 8 * max(len(name) for name in classes) + row + 8
+    column = 8 * max(map(len, classes)) + row + 8
     columns = max(width // column, 1)
     rows = -(-len(classes) // columns)
     canvas = np.full((rows * row, width, 3), 255, np.uint8)
@@ -76,14 +68,11 @@ def legend(classes: Sequence[str],
 
 
 def contact_sheet(rows: List[List[np.ndarray]], gap: int = 4) -> np.ndarray:
-    """Pictures of various sizes on a white grid.
+    """Arrange pictures of various sizes on a white grid, (height, width, 3), uint8.
 
     Args:
-        rows (list[list[ndarray]]): pictures (H, W, 3), uint8.
-        gap (int): space between them, pixels. Default: 4.
-
-    Returns:
-        ndarray: (height, width, 3), uint8.
+        rows: pictures (H, W, 3), uint8.
+        gap: space between them, pixels.
     """
     cell_h = max(p.shape[0] for row in rows for p in row) + gap
     cell_w = max(p.shape[1] for row in rows for p in row) + gap

@@ -1,6 +1,7 @@
-"""STDC backbone and context path are the stock ones, and take more."""
+"""STDCNet and STDCContextPathNet match MMSegmentation's; their own arguments."""
 import pytest
 import torch
+from comparisons import assert_same, assert_same_state, perturb
 from mmseg.models.backbones.stdc import STDCContextPathNet as StockContextPath
 from mmseg.models.backbones.stdc import STDCNet as StockSTDCNet
 from mmseg.registry import MODELS
@@ -28,7 +29,7 @@ VARIANTS = {
 
 
 def backbone_config(**kwargs):
-    """Every argument that the stock class asks for."""
+    """Return every argument that the stock class requires."""
     return {
         **dict(
             stdc_type='STDCNet1', in_channels=3, channels=NARROW,
@@ -47,24 +48,14 @@ def context_config(backbone=STDCNet, **kwargs):
     }
 
 
-def shake(module):
-    """Move every value, running statistics too, away from its start."""
-    for name, value in module.state_dict().items():
-        if name.endswith('running_var'):
-            value.uniform_(0.5, 1.5)
-        elif value.is_floating_point():
-            value.add_(0.1 * torch.randn_like(value))
-    return module
-
-
-def give(stock, ours, dtype=DOUBLE, training=True):
-    """Load the values of the stock network, strictly, and set the mode."""
-    ours.load_state_dict(shake(stock).state_dict(), strict=True)
+def copy_state(stock, ours, dtype=DOUBLE, training=True):
+    """Copy the stock network's state dict, strictly, and set the mode."""
+    ours.load_state_dict(perturb(stock).state_dict(), strict=True)
     return [each.to(dtype).train(training) for each in (stock, ours)]
 
 
 def context_twins(dtype=DOUBLE, training=True, **kwargs):
-    return give(
+    return copy_state(
         StockContextPath(**context_config(StockSTDCNet, **kwargs)),
         STDCContextPathNet(**context_config(STDCNet, **kwargs)),
         dtype, training)
@@ -72,7 +63,7 @@ def context_twins(dtype=DOUBLE, training=True, **kwargs):
 
 def backbone_twins(dtype=DOUBLE, training=True, **kwargs):
     config = backbone_config(**kwargs)
-    return give(StockSTDCNet(**config), STDCNet(**config), dtype, training)
+    return copy_state(StockSTDCNet(**config), STDCNet(**config), dtype, training)
 
 
 def images(size=(32, 64), batch=2, dtype=DOUBLE):
@@ -80,7 +71,7 @@ def images(size=(32, 64), batch=2, dtype=DOUBLE):
 
 
 def run(network, x):
-    """Outputs, and the gradients of parameters and image."""
+    """Return the outputs, and the gradients of parameters and image."""
     leaf = x.clone().requires_grad_()
     outs = network(leaf)
     make = torch.Generator().manual_seed(1)
@@ -90,15 +81,8 @@ def run(network, x):
     return outs, {'image': leaf.grad, **grads}
 
 
-def assert_same(got, expected, tolerance, name=''):
-    assert got.shape == expected.shape
-    width = tolerance * expected.abs().max().item() + 1e-14
-    torch.testing.assert_close(
-        got, expected, rtol=0, atol=width, msg=lambda text: f'{name}: {text}')
-
-
 def assert_twins_agree(stock, ours, x):
-    """Same outputs, gradients and, afterwards, statistics."""
+    """Compare outputs, gradients and, afterwards, running statistics."""
     expected, expected_grads = run(stock, x)
     got, grads = run(ours, x)
     assert len(got) == len(expected)
@@ -115,21 +99,11 @@ def assert_twins_agree(stock, ours, x):
         torch.testing.assert_close(ours.state_dict()[name], value)
 
 
-def assert_same_keys(stock, ours):
-    """Each loads the other's state dict, strictly."""
-    shapes = {key: value.shape for key, value in stock.state_dict().items()}
-    assert {k: v.shape for k, v in ours.state_dict().items()} == shapes
-    ours.load_state_dict(shake(stock).state_dict(), strict=True)
-    stock.load_state_dict(shake(ours).state_dict(), strict=True)
-    for key, value in ours.state_dict().items():
-        assert torch.equal(value, stock.state_dict()[key])
-
-
 def norms(module):
     return [each for each in module.modules() if isinstance(each, _BatchNorm)]
 
 
-def test_the_networks_compared_are_the_stock_ones_and_ours():
+def test_networks_are_compared_with_the_stock_ones():
     for cls in (StockSTDCNet, StockContextPath):
         assert cls.__module__ == 'mmseg.models.backbones.stdc'
     for cls in (STDCNet, STDCContextPathNet):
@@ -140,7 +114,7 @@ def test_the_networks_compared_are_the_stock_ones_and_ours():
 
 
 @pytest.mark.parametrize('scope', ['', 'mmseg.'])
-def test_the_registry_gives_ours_for_the_stock_names(scope):
+def test_registry_builds_both_networks(scope):
     backbone = backbone_config(type=f'{scope}STDCNet')
     assert type(MODELS.build(backbone)) is STDCNet
     network = MODELS.build(dict(
@@ -154,20 +128,20 @@ def test_the_registry_gives_ours_for_the_stock_names(scope):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_backbone_state_dicts_load_strictly_both_ways(variant):
+def test_stdc_net_state_dict_matches_mmsegmentation(variant):
     config = backbone_config(**VARIANTS[variant])
-    assert_same_keys(StockSTDCNet(**config), STDCNet(**config))
+    assert_same_state(StockSTDCNet(**config), STDCNet(**config))
 
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_backbone_outputs_and_gradients_are_the_stock_ones(variant, training):
+def test_stdc_net_gradients_match_mmsegmentation(variant, training):
     stock, ours = backbone_twins(training=training, **VARIANTS[variant])
     assert_twins_agree(stock, ours, images())
 
 
 @pytest.mark.parametrize('size', [(65, 97), (33, 32), (70, 45)])
-def test_backbone_takes_odd_sizes_as_the_stock_one(size):
+def test_stdc_net_of_odd_sizes_matches_mmsegmentation(size):
     stock, ours = backbone_twins()
     assert_twins_agree(stock, ours, images(size))
     shapes = [tuple(out.shape[2:]) for out in ours(images(size))]
@@ -175,27 +149,27 @@ def test_backbone_takes_odd_sizes_as_the_stock_one(size):
         tuple(-(-side // stride) for side in size) for stride in (8, 16, 32)]
 
 
-def test_backbone_agrees_in_single_precision():
+def test_stdc_net_in_float32_matches_mmsegmentation():
     stock, ours = backbone_twins(SINGLE)
     assert_twins_agree(stock, ours, images((65, 97), dtype=SINGLE))
 
 
-def test_the_final_convolution_gives_at_least_1024_channels():
+def test_stdc_net_final_conv_has_at_least_1024_channels():
     ours = STDCNet(**backbone_config(with_final_conv=True)).eval()
     with torch.no_grad():
         maps = ours(images(dtype=SINGLE))
     assert [each.size(1) for each in maps] == [16, 24, 1024]
 
 
-def test_backbone_needs_no_more_than_its_type():
+def test_stdc_net_requires_stdc_type_only():
     ours = STDCNet('STDCNet1')
     stock = StockSTDCNet(**backbone_config(channels=(32, 64, 256, 512, 1024)))
-    assert_same_keys(stock, ours)
+    assert_same_state(stock, ours)
 
 
 @pytest.mark.parametrize('strides', [
     (8, 16, 32), (2, 4, 8, 16, 32), (32, ), (4, 2), (32, 8, 2)])
-def test_out_strides_choose_maps_and_their_order(strides):
+def test_stdc_net_out_strides_select_maps_in_order(strides):
     ours = STDCNet(**backbone_config(), out_strides=strides).eval()
     x = images(dtype=SINGLE)
     maps, by_stride, channels = ours(x), {}, dict(zip((2, 4, 8, 16, 32), NARROW))
@@ -207,13 +181,13 @@ def test_out_strides_choose_maps_and_their_order(strides):
         assert torch.equal(got, by_stride[stride])
 
 
-def test_out_strides_leave_the_state_dict_alone():
-    assert_same_keys(
+def test_stdc_net_out_strides_keep_state_dict():
+    assert_same_state(
         StockSTDCNet(**backbone_config()),
         STDCNet(**backbone_config(), out_strides=(2, 32)))
 
 
-@pytest.mark.parametrize('wrong, message', [
+@pytest.mark.parametrize('invalid, message', [
     (dict(stdc_type='STDCNet3'), "stdc_type.*STDCNet1.*got 'STDCNet3'"),
     (dict(stdc_type='STDCNet813'), "stdc_type.*got 'STDCNet813'"),
     (dict(bottleneck_type='sum'), "bottleneck_type.*'add' or 'cat'.*'sum'"),
@@ -222,9 +196,9 @@ def test_out_strides_leave_the_state_dict_alone():
     (dict(out_strides=(1, 2)), r'out_strides.*\(2, 4, 8, 16, 32\).*\(1, 2\)'),
     (dict(out_strides=(8, 8)), r'out_strides must be distinct.*\(8, 8\)'),
 ])
-def test_backbone_refuses_a_wrong_argument_with_a_value_error(wrong, message):
+def test_stdc_net_rejects_invalid_arguments(invalid, message):
     with pytest.raises(ValueError, match=message):
-        STDCNet(**backbone_config(**wrong))
+        STDCNet(**backbone_config(**invalid))
 
 
 # --- STDCContextPathNet ------------------------------------------------------
@@ -247,10 +221,10 @@ CONTEXT_VARIANTS = {
 
 
 def variant_twins(name, **kwargs):
-    """Each network on the backbone of its own kind."""
+    """Return the stock network and ours, each on its own backbone."""
     options = dict(CONTEXT_VARIANTS[name])
     changed = options.pop('backbone_cfg', {})
-    return give(
+    return copy_state(
         *(network(**context_config(
             backbone_cfg=backbone_config(type=backbone, **changed), **options))
           for network, backbone in ((StockContextPath, StockSTDCNet),
@@ -259,28 +233,28 @@ def variant_twins(name, **kwargs):
 
 
 @pytest.mark.parametrize('variant', CONTEXT_VARIANTS)
-def test_context_path_state_dicts_load_strictly_both_ways(variant):
-    assert_same_keys(*variant_twins(variant))
+def test_context_path_state_dict_matches_mmsegmentation(variant):
+    assert_same_state(*variant_twins(variant))
 
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('variant', CONTEXT_VARIANTS)
-def test_context_path_outputs_and_gradients_are_the_stock_ones(
+def test_context_path_gradients_match_mmsegmentation(
         variant, training):
     stock, ours = variant_twins(variant, training=training)
     assert_twins_agree(stock, ours, images())
 
 
 @pytest.mark.parametrize('size', [(65, 97), (33, 32), (70, 45)])
-def test_context_path_takes_odd_sizes_as_the_stock_one(size):
+def test_context_path_of_odd_sizes_matches_mmsegmentation(size):
     stock, ours = context_twins()
     assert_twins_agree(stock, ours, images(size))
 
 
-def test_context_path_of_the_published_width_agrees_in_single_precision():
+def test_context_path_in_float32_matches_mmsegmentation():
     wide = (32, 64, 256, 512, 1024)
     fusion = dict(in_channels=384, out_channels=256, scale_factor=4)
-    stock, ours = give(
+    stock, ours = copy_state(
         StockContextPath(
             backbone_config(type=StockSTDCNet, channels=wide), ffm_cfg=fusion),
         STDCContextPathNet(
@@ -289,7 +263,7 @@ def test_context_path_of_the_published_width_agrees_in_single_precision():
     assert_twins_agree(stock, ours, images((65, 97), dtype=SINGLE))
 
 
-def test_context_path_returns_four_maps_of_strides_8_16_8_and_8():
+def test_context_path_output_shapes():
     _, ours = context_twins()
     shapes = [tuple(out.shape) for out in ours(images((64, 96)))]
     assert shapes == [
@@ -297,7 +271,7 @@ def test_context_path_returns_four_maps_of_strides_8_16_8_and_8():
 
 
 @pytest.mark.parametrize('strides', [(2, ), (4, ), (2, 4), (4, 2)])
-def test_detail_strides_add_maps_of_the_backbone_at_the_end(strides):
+def test_context_path_detail_strides_append_backbone_maps(strides):
     _, plain = context_twins(training=False)
     ours = STDCContextPathNet(**context_config(detail_strides=strides)).double()
     ours.load_state_dict(plain.state_dict(), strict=True)
@@ -313,12 +287,12 @@ def test_detail_strides_add_maps_of_the_backbone_at_the_end(strides):
 
 
 @pytest.mark.parametrize('strides', [(8, ), (1, 2), (2, 2), (2, 4, 4)])
-def test_other_detail_strides_are_a_value_error(strides):
+def test_context_path_rejects_other_detail_strides(strides):
     with pytest.raises(ValueError, match=r'detail_strides.*distinct.*\(2, 4\)'):
         STDCContextPathNet(**context_config(detail_strides=strides))
 
 
-def test_a_wrong_backbone_argument_is_a_value_error():
+def test_context_path_rejects_invalid_backbone_cfg():
     with pytest.raises(ValueError, match="bottleneck_type.*'sum'"):
         STDCContextPathNet(**context_config(
             backbone_cfg=backbone_config(type='STDCNet', bottleneck_type='sum')))
@@ -328,14 +302,14 @@ def test_a_wrong_backbone_argument_is_a_value_error():
 
 
 def without_norm(**kwargs):
-    """Backbone config that leaves the norm to the context path."""
+    """Return a backbone config without norm_cfg."""
     config = backbone_config(type='STDCNet', **kwargs)
     del config['norm_cfg']
     return config
 
 
 @pytest.mark.parametrize('bottleneck_type', ['cat', 'add'])
-def test_the_norm_config_reaches_every_norm(bottleneck_type):
+def test_context_path_norm_cfg_reaches_every_norm(bottleneck_type):
     network = STDCContextPathNet(**context_config(
         backbone_cfg=without_norm(
             bottleneck_type=bottleneck_type, with_final_conv=True),
@@ -354,12 +328,12 @@ def test_the_norm_config_reaches_every_norm(bottleneck_type):
         assert norm.eps == 0.5
 
 
-def test_batch_norm_is_the_norm_unless_told_otherwise():
+def test_context_path_default_norm_is_batch_norm():
     network = STDCContextPathNet(**context_config(backbone_cfg=without_norm()))
     assert {type(norm) for norm in norms(network)} == {nn.BatchNorm2d}
 
 
-def test_frozen_norms_of_the_backbone_leave_the_others_trainable():
+def test_context_path_backbone_cfg_can_set_its_norm():
     frozen = dict(type='BN', requires_grad=False)
     network = STDCContextPathNet(**context_config(
         backbone_cfg=backbone_config(type='STDCNet', norm_cfg=frozen)))
@@ -372,7 +346,7 @@ def test_frozen_norms_of_the_backbone_leave_the_others_trainable():
         assert norm.weight.requires_grad and norm.bias.requires_grad
 
 
-def test_the_fusion_keeps_the_norm_of_its_own_config():
+def test_context_path_ffm_cfg_can_set_its_norm():
     network = STDCContextPathNet(**context_config(
         ffm_cfg=dict(
             in_channels=24, out_channels=16,
@@ -382,7 +356,7 @@ def test_the_fusion_keeps_the_norm_of_its_own_config():
     assert all(type(norm) is nn.BatchNorm2d for norm in norms(network.arms))
 
 
-def test_building_leaves_the_configs_as_they_were():
+def test_context_path_keeps_its_configs():
     config = context_config(
         backbone_cfg=without_norm(), detail_strides=(2, ))
     backbone, fusion = config['backbone_cfg'], config['ffm_cfg']
@@ -395,13 +369,13 @@ def test_building_leaves_the_configs_as_they_were():
 
 
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
-def test_a_batch_of_one_cannot_be_trained_on_and_says_so(norm):
+def test_context_path_rejects_training_on_batch_of_1(norm):
     network = STDCContextPathNet(**context_config(norm_cfg=dict(type=norm)))
     with pytest.raises(ValueError, match='batch of 1.*batch_size to 2 or more'):
         network(images(batch=1, dtype=SINGLE))
 
 
-def test_a_batch_of_one_leaves_the_statistics_alone_when_refused():
+def test_context_path_rejecting_batch_of_1_keeps_statistics():
     network = STDCContextPathNet(**context_config())
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(ValueError, match='batch of 1'):
@@ -410,14 +384,14 @@ def test_a_batch_of_one_leaves_the_statistics_alone_when_refused():
         assert torch.equal(value, before[name])
 
 
-def test_a_batch_of_one_is_evaluated_as_in_a_larger_batch():
+def test_context_path_evaluates_batch_of_1():
     _, ours = context_twins(training=False)
     x = images()
     for alone, together in zip(ours(x[:1]), ours(x)):
         assert_same(alone, together[:1], 1e-9)
 
 
-def test_a_batch_of_one_trains_where_no_batch_norm_looks_at_one_value():
+def test_context_path_trains_on_batch_of_1_without_batch_norm():
     for norm in (None, dict(type='GN', num_groups=1)):
         network = STDCContextPathNet(**context_config(
             backbone_cfg=without_norm(), norm_cfg=norm))
@@ -425,7 +399,7 @@ def test_a_batch_of_one_trains_where_no_batch_norm_looks_at_one_value():
         assert network.conv_avg.conv.weight.grad.isfinite().all()
 
 
-def test_a_batch_of_one_trains_with_all_norms_in_evaluation():
+def test_context_path_trains_on_batch_of_1_with_frozen_norms():
     _, ours = context_twins()
     for norm in norms(ours):
         norm.eval()

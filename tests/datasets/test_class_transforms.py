@@ -1,4 +1,4 @@
-"""Random crops for classification, and what a classifier is given."""
+"""RandomResizedCrop and PackClassInputs."""
 import math
 
 import numpy as np
@@ -22,14 +22,14 @@ def area_and_ratio(crop, height, width):
 
 
 @given(sides, sides)
-def test_a_crop_lies_within_the_image(height, width):
+def test_crop_is_inside_the_image(height, width):
     crop = RandomResizedCrop(8)
     top, left, h, w = crop.draw(height, width)
     assert 0 <= top and 1 <= h and top + h <= height
     assert 0 <= left and 1 <= w and left + w <= width
 
 
-def test_areas_are_uniform_and_ratios_uniform_in_the_logarithm():
+def test_crop_area_and_log_ratio_are_uniform():
     crop = RandomResizedCrop(8)
     drawn = np.array([
         area_and_ratio(crop.draw(4000, 4000), 4000, 4000) for _ in range(4000)])
@@ -45,7 +45,7 @@ def test_areas_are_uniform_and_ratios_uniform_in_the_logarithm():
     assert thirds == pytest.approx([1 / 3] * 3, abs=.03)
 
 
-def test_crops_reach_every_border():
+def test_crop_reaches_every_border():
     crop = RandomResizedCrop(8, area=(.25, .25), ratio=(1, 1))
     tops, lefts, _, _ = zip(*(crop.draw(8, 8) for _ in range(300)))
     assert set(tops) == set(lefts) == set(range(5))
@@ -57,17 +57,17 @@ def test_crops_reach_every_border():
     (10, 11, (0, 0, 10, 11)),
     (1, 50, (0, 24, 1, 1)),
 ])
-def test_where_no_draw_fits_the_centre_is_taken(height, width, crop):
+def test_centre_is_largest_crop_of_accepted_ratio(height, width, crop):
     assert RandomResizedCrop(8).centre(height, width) == crop
 
 
-def test_a_long_image_ends_at_the_centre():
+def test_draw_falls_back_to_centre():
     crop = RandomResizedCrop(8, area=(1, 1))
     assert crop.draw(10, 100) == crop.centre(10, 100)
 
 
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
-def test_the_crop_is_resized_to_a_square(backend):
+def test_crop_is_resized_to_a_square(backend):
     image = np.random.randint(0, 256, (40, 60, 3), np.uint8)
     crop = RandomResizedCrop(24, area=(1, 1), ratio=(1.5, 1.5), backend=backend)
     found = crop.transform(dict(img=image))
@@ -76,7 +76,7 @@ def test_the_crop_is_resized_to_a_square(backend):
     assert found['img'].mean() == pytest.approx(image.mean(), abs=3)
 
 
-def test_at_its_own_size_the_crop_is_the_image_s_own_pixels(monkeypatch):
+def test_crop_of_target_size_keeps_pixels(monkeypatch):
     image = np.random.randint(0, 256, (40, 60, 3), np.uint8)
     crop = RandomResizedCrop(24)
     monkeypatch.setattr(crop, 'draw', lambda *_: (5, 7, 24, 24))
@@ -93,12 +93,12 @@ def test_at_its_own_size_the_crop_is_the_image_s_own_pixels(monkeypatch):
     (dict(size=8, ratio=(0, 1)), 'ratio must be an interval of positive'),
     (dict(size=8, ratio=(2, 1)), 'ratio must be'),
 ])
-def test_what_no_crop_can_have_is_refused(kwargs, message):
+def test_crop_rejects_invalid_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RandomResizedCrop(**kwargs)
 
 
-def test_its_text_tells_all_arguments():
+def test_crop_repr_shows_all_arguments():
     assert repr(RandomResizedCrop(8, (.1, 1), (1, 2), 'nearest', 'pillow')) == (
         "RandomResizedCrop(size=8, area=(0.1, 1), ratio=(1, 2), "
         "interpolation='nearest', backend='pillow')")
@@ -107,7 +107,7 @@ def test_its_text_tells_all_arguments():
 # --- PackClassInputs ---------------------------------------------------------
 
 
-def test_image_and_label_become_tensors():
+def test_pack_converts_image_and_label_to_tensors():
     image = np.random.randint(0, 256, (4, 6, 3), np.uint8)[:, ::-1]  # as flipped
     found = PackClassInputs()(dict(
         img=image, gt_label=3, img_path='a.jpg', ori_shape=(9, 9), sample_idx=1))
@@ -119,13 +119,13 @@ def test_image_and_label_become_tensors():
     assert sample.metainfo == dict(img_path='a.jpg', ori_shape=(9, 9))
 
 
-def test_class_0_is_a_label_and_no_label_is_none():
+def test_pack_accepts_class_0_and_no_label():
     image = np.zeros((2, 2, 3), np.uint8)
     assert PackClassInputs()(dict(img=image, gt_label=0))['data_samples'].gt_label == 0
     assert 'gt_label' not in PackClassInputs()(dict(img=image))['data_samples']
 
 
-def test_meta_keys_can_be_chosen():
+def test_pack_copies_meta_keys():
     pack = PackClassInputs(meta_keys=['flip'])
     found = pack(dict(img=np.zeros((2, 2, 3), np.uint8), flip=True, img_path='a'))
     assert found['data_samples'].metainfo == dict(flip=True)

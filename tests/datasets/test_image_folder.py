@@ -1,4 +1,4 @@
-"""Images whose class is their folder, and what can be wrong with them."""
+"""ImageFolderDataset: classes, samples and errors."""
 import os
 
 import numpy as np
@@ -18,7 +18,7 @@ def write(path, value=90):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three classes; hidden and foreign files, which are no images."""
+    """Write three classes, hidden files and files that are no images."""
     for name in ('train/n02/b.JPEG', 'train/n02/a.jpg', 'train/n01/z.PNG',
                  'train/n10/c.jpeg'):
         write(tmp_path / name)
@@ -35,8 +35,8 @@ def build(folder, split='train', **kwargs):
         data_prefix=dict(img_path=split), **kwargs))
 
 
-def content(dataset):
-    """(class folder / name, label) of each sample."""
+def samples_of(dataset):
+    """Return (class folder / name, label) of each sample."""
     return [('/'.join(sample['img_path'].split(os.sep)[-2:]), sample['gt_label'])
             for sample in map(dataset.get_data_info, range(len(dataset)))]
 
@@ -49,69 +49,69 @@ def error_of(folder, **kwargs):
     return message
 
 
-def test_folders_are_classes_in_the_order_of_their_names(folder):
+def test_image_folder_classes_are_folders_by_name(folder):
     dataset = build(folder)
     assert type(dataset) is ImageFolderDataset
     assert dataset.metainfo['classes'] == ('n01', 'n02', 'n10')
-    assert content(dataset) == [('n01/z.PNG', 0), ('n02/a.jpg', 1),
+    assert samples_of(dataset) == [('n01/z.PNG', 0), ('n02/a.jpg', 1),
                                 ('n02/b.JPEG', 1), ('n10/c.jpeg', 2)]
 
 
 @pytest.mark.parametrize('as_file', [False, True])
-def test_given_classes_choose_folders_and_their_order(folder, as_file):
+def test_image_folder_classes_select_and_order_folders(folder, as_file):
     classes = ['n10', 'n01']
     if as_file:
         (folder / 'classes.txt').write_text('n10\nn01\n')
         classes = str(folder / 'classes.txt')
     dataset = build(folder, metainfo=dict(classes=classes))
     assert dataset.metainfo['classes'] == ('n10', 'n01')
-    assert content(dataset) == [('n10/c.jpeg', 0), ('n01/z.PNG', 1)]
+    assert samples_of(dataset) == [('n10/c.jpeg', 0), ('n01/z.PNG', 1)]
 
 
-def test_links_to_folders_and_images_are_followed(folder, tmp_path_factory):
+def test_image_folder_follows_links(folder, tmp_path_factory):
     linked = tmp_path_factory.mktemp('linked')
     (linked / 'val').mkdir()
     (linked / 'val' / 'n01').symlink_to(folder / 'train' / 'n01')
     (linked / 'val' / 'n02').mkdir()
     (linked / 'val' / 'n02' / 'a.jpg').symlink_to(folder / 'train/n02/a.jpg')
-    assert content(build(linked, 'val')) == [('n01/z.PNG', 0), ('n02/a.jpg', 1)]
+    assert samples_of(build(linked, 'val')) == [('n01/z.PNG', 0), ('n02/a.jpg', 1)]
 
 
-def test_a_missing_split_says_how_the_set_lies_on_disk(folder):
+def test_image_folder_names_missing_split_and_layout(folder):
     message = error_of(folder, split='val')
     assert f'{folder}/val does not exist' in message
     assert '{train,val}/SYNSET/NAME.JPEG' in message
 
 
-def test_a_split_without_folders_is_named(tmp_path):
+def test_image_folder_rejects_split_without_folders(tmp_path):
     write(tmp_path / 'train' / 'a.jpg')
     assert f'{tmp_path}/train holds no folders' in error_of(tmp_path)
 
 
-def test_a_class_without_images_is_named(folder):
+def test_image_folder_rejects_class_without_images(folder):
     (folder / 'train/n10/c.jpeg').unlink()
     message = error_of(folder)
     assert f'class folder {folder}/train/n10 holds no image' in message
     assert '.jpeg, .jpg, .png' in message
 
 
-def test_a_given_class_without_folder_is_named(folder):
+def test_image_folder_names_missing_class_folder(folder):
     message = error_of(folder, metainfo=dict(classes=['n01', 'n03']))
     assert f'class folder {folder}/train/n03 does not exist' in message
     assert 'metainfo.classes' in message
 
 
-def test_a_class_given_twice_is_named(folder):
+def test_image_folder_rejects_repeated_class(folder):
     message = error_of(folder, metainfo=dict(classes=['n01', 'n02', 'n01']))
     assert 'metainfo.classes names n01 more than once' in message
 
 
-def test_a_missing_list_of_classes_is_named(folder):
+def test_image_folder_names_missing_class_file(folder):
     message = error_of(folder, metainfo=dict(classes='no.txt'))
     assert 'metainfo.classes: no.txt does not exist' in message
 
 
-def test_an_image_that_cannot_be_read_is_named(folder):
+def test_image_folder_names_unreadable_image(folder):
     path = folder / 'train/n01/z.PNG'
     path.write_bytes(b'no image')
     dataset = build(folder, pipeline=[dict(type='LoadSegImage'),

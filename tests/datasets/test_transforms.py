@@ -1,4 +1,4 @@
-"""The authors' augmentations, alone and in the configs' pipelines."""
+"""Loaders and augmentations, alone and in the configs' pipelines."""
 import itertools
 
 import cv2
@@ -21,18 +21,18 @@ STEP = 20  # in the coded images, class c has the colour STEP * c + STEP
 
 
 def write(path, array):
-    """A lossless file, and its name."""
+    """Write a lossless file and return its name."""
     Image.fromarray(array).save(path)
     return str(path)
 
 
 def sample_of(**kwargs):
-    """What BaseSegDataset tells a pipeline, beside the files' names."""
+    """Return the sample of BaseSegDataset without the file names."""
     return dict(label_map=None, reduce_zero_label=False, seg_fields=[], **kwargs)
 
 
 def smooth_image(height=30, width=40):
-    """Colours of every kind, none at the ends of the range: BGR uint8."""
+    """Draw a smooth image of values 20 to 119, BGR uint8."""
     image = np.random.randint(20, 120, (6, 8, 3)).astype(np.uint8)
     return cv2.resize(image, (width, height))
 
@@ -46,35 +46,35 @@ def load_label(tmp_path, label, num_classes=None, **kwargs):
     return LoadSegAnnotations(num_classes)(sample)['gt_seg_map'].tolist()
 
 
-def test_reduce_zero_label_makes_0_ignored_and_shifts_the_rest(tmp_path):
+def test_load_annotations_reduces_zero_label(tmp_path):
     found = load_label(tmp_path, [[0, 1], [150, 255]], 150, reduce_zero_label=True)
     assert found == [[255, 0], [149, 255]]
 
 
-def test_values_are_checked_after_reduce_zero_label(tmp_path):
+def test_load_annotations_checks_ids_after_reduce_zero_label(tmp_path):
     with pytest.raises(InputError, match='a.png .* accepted are 0 to 149'):
         load_label(tmp_path, [[151, 1]], 150, reduce_zero_label=True)
 
 
-def test_a_label_map_replaces_ids_once_not_in_a_chain(tmp_path):
+def test_load_annotations_applies_label_map_once(tmp_path):
     label_map = {0: 1, 1: 2, 2: 0, 7: 255}
     found = load_label(tmp_path, [[0, 1], [2, 7]], label_map=label_map)
     assert found == [[1, 2], [0, 255]]
 
 
-def test_values_are_checked_after_the_label_map(tmp_path):
+def test_load_annotations_checks_ids_after_label_map(tmp_path):
     found = load_label(tmp_path, [[11, 0], [1, 1]], 11, label_map={11: 255})
     assert found == [[255, 0], [1, 1]]
     with pytest.raises(InputError, match='values 12;'):
         load_label(tmp_path, [[12, 0], [1, 1]], 11, label_map={11: 255})
 
 
-def test_an_image_without_a_label_passes_so_that_inference_can_use_the_pipeline():
+def test_load_annotations_accepts_image_without_label():
     for sample in (dict(img_path='a.jpg'), dict(img_path='a.jpg', seg_map_path=None)):
         assert LoadSegAnnotations(11)(dict(sample)) == sample
 
 
-def test_a_test_pipeline_of_the_configs_runs_on_an_image_alone(root, tmp_path):
+def test_test_pipeline_accepts_image_without_label(root, tmp_path):
     cfg = Config.fromfile(root / 'configs/_base_/datasets/camvid.py')
     path = write(tmp_path / 'a.png', smooth_image())
     packed = Compose([TRANSFORMS.build(t) for t in cfg.test_pipeline])(
@@ -83,7 +83,7 @@ def test_a_test_pipeline_of_the_configs_runs_on_an_image_alone(root, tmp_path):
     assert 'gt_sem_seg' not in packed['data_samples']
 
 
-def test_two_settings_that_disagree_are_not_blamed_on_the_file(tmp_path):
+def test_load_annotations_does_not_blame_file_for_settings(tmp_path):
     path = write(tmp_path / 'a.png', np.zeros((2, 2), np.uint8))
     with pytest.warns(UserWarning, match='reduce_zero_label'):
         load = LoadSegAnnotations(reduce_zero_label=True)
@@ -96,55 +96,55 @@ def test_two_settings_that_disagree_are_not_blamed_on_the_file(tmp_path):
 # --- ColorJitter -------------------------------------------------------------
 
 
-def jittered(image, factors):
-    """The image under given factors instead of drawn ones."""
+def jitter_with(image, factors):
+    """Apply ColorJitter with given factors."""
     jitter = ColorJitter()
     jitter.factors = lambda: factors
     return jitter(dict(img=image.copy()))['img']
 
 
 def grey_of(image):
-    """Luminance of a BGR image, (H, W, 1), ITU-R 601."""
+    """Return the luminance of a BGR image, (H, W, 1), ITU-R 601."""
     return image @ np.array([[.114], [.587], [.299]])
 
 
 def blend(image, other, factor):
-    """factor parts of the image, 1 - factor of the other."""
+    """Return factor * image + (1 - factor) * other, clipped to [0, 255]."""
     return np.clip(factor * image.astype(float) + (1 - factor) * other, 0, 255)
 
 
-def test_no_spread_leaves_the_image_as_it_is():
+def test_color_jitter_of_zero_keeps_the_image():
     image = smooth_image()
     result = ColorJitter(0, 0, 0)(dict(img=image.copy()))['img']
     assert np.array_equal(result, image)
 
 
 @pytest.mark.parametrize('factor', [0.5, 0.8, 1.5])
-def test_brightness_blends_with_black(factor):
+def test_color_jitter_brightness_blends_with_black(factor):
     image = smooth_image()
     expected = blend(image, 0, factor)
-    assert np.abs(jittered(image, (factor, 1, 1)) - expected).max() <= 1
+    assert np.abs(jitter_with(image, (factor, 1, 1)) - expected).max() <= 1
 
 
 @pytest.mark.parametrize('factor', [0.5, 0.8, 1.5])
-def test_contrast_blends_with_the_mean_grey(factor):
+def test_color_jitter_contrast_blends_with_mean_grey(factor):
     image = smooth_image()
     expected = blend(image, grey_of(image).mean().round(), factor)
-    assert np.abs(jittered(image, (1, factor, 1)) - expected).max() <= 1
+    assert np.abs(jitter_with(image, (1, factor, 1)) - expected).max() <= 1
 
 
 @pytest.mark.parametrize('factor', [0.5, 0.8, 1.5])
-def test_saturation_blends_with_the_pixels_own_grey(factor):
+def test_color_jitter_saturation_blends_with_grey_pixels(factor):
     image = smooth_image()
     expected = blend(image, grey_of(image), factor)
-    assert np.abs(jittered(image, (1, 1, factor)) - expected).max() <= 1
+    assert np.abs(jitter_with(image, (1, 1, factor)) - expected).max() <= 1
 
 
-def test_brightness_comes_first_then_contrast_then_saturation():
-    image = smooth_image() * 2  # bright enough for values to be cut at 255
+def test_color_jitter_order_is_brightness_contrast_saturation():
+    image = smooth_image() * 2  # bright enough to be clipped at 255
     other = dict(b=lambda x: 0, c=lambda x: grey_of(x).mean(), s=grey_of)
     factors = dict(b=1.5, c=0.5, s=1.5)
-    result = jittered(image, tuple(factors.values()))
+    result = jitter_with(image, tuple(factors.values()))
     differences = {}
     for order in itertools.permutations('bcs'):
         expected = image
@@ -155,14 +155,14 @@ def test_brightness_comes_first_then_contrast_then_saturation():
     assert min(differences.values()) > 6
 
 
-def test_bright_colours_stay_bytes_and_saturate_at_255():
+def test_color_jitter_clips_at_255():
     image = np.full((4, 4, 3), 200, np.uint8)
-    result = jittered(image, (1.5, 1, 1))
+    result = jitter_with(image, (1.5, 1, 1))
     assert result.dtype == np.uint8
     assert result.min() == 255
 
 
-def test_factors_are_uniform_around_1_with_the_given_spreads():
+def test_color_jitter_factors_are_uniform():
     jitter = ColorJitter(0.5, 0.2, 3.)
     drawn = np.array([jitter.factors() for _ in range(2000)])
     for column, (low, high) in zip(drawn.T, ((.5, 1.5), (.8, 1.2), (0., 4.))):
@@ -173,17 +173,17 @@ def test_factors_are_uniform_around_1_with_the_given_spreads():
     assert abs(np.corrcoef(drawn.T)[np.triu_indices(3, 1)]).max() < 0.1
 
 
-@pytest.mark.parametrize('spread', [(-.1, 0, 0), (0, -.1, 0), (0, 0, -.1)])
-def test_a_negative_spread_is_an_error(spread):
+@pytest.mark.parametrize('strengths', [(-.1, 0, 0), (0, -.1, 0), (0, 0, -.1)])
+def test_color_jitter_rejects_negative_values(strengths):
     with pytest.raises(ValueError, match='must be >= 0'):
-        ColorJitter(*spread)
+        ColorJitter(*strengths)
 
 
 # --- EnlargeToCrop -----------------------------------------------------------
 
 
 @pytest.mark.parametrize('size', [(24, 32), (24, 50), (60, 32), (90, 90)])
-def test_an_image_as_large_as_the_crop_stays(size):
+def test_enlarge_keeps_image_of_crop_size(size):
     image, label = smooth_image(*size), np.zeros(size, np.uint8)
     results = EnlargeToCrop((24, 32))(dict(
         img=image.copy(), gt_seg_map=label, seg_fields=['gt_seg_map'],
@@ -197,7 +197,7 @@ sides = st.integers(1, 60)
 
 
 @given(sides, sides, sides, sides)
-def test_a_smaller_image_becomes_just_larger_than_the_crop(
+def test_enlarge_exceeds_crop_by_one_pixel(
         height, width, crop_height, crop_width):
     results = EnlargeToCrop((crop_height, crop_width))(dict(
         img=np.zeros((height, width, 3), np.uint8), img_shape=(height, width)))
@@ -211,7 +211,7 @@ def test_a_smaller_image_becomes_just_larger_than_the_crop(
         assert new_height <= crop_height + 1 or new_width <= crop_width + 1
 
 
-def test_an_enlarged_image_is_interpolated_and_its_label_is_not():
+def test_enlarge_interpolates_image_only():
     image = np.zeros((10, 10, 3), np.uint8)
     image[:, 5:] = 200
     label = np.where(image[..., 0] > 0, 9, 255).astype(np.uint8)
@@ -224,7 +224,7 @@ def test_an_enlarged_image_is_interpolated_and_its_label_is_not():
     assert ((results['img'] > 0) & (results['img'] < 200)).any()
 
 
-def test_the_image_is_resized_bilinearly():
+def test_enlarge_resizes_image_bilinearly():
     image = smooth_image(10, 12)
     results = EnlargeToCrop((21, 12))(dict(img=image.copy(), img_shape=(10, 12)))
     expected = cv2.resize(image, (26, 22), interpolation=cv2.INTER_LINEAR)
@@ -249,14 +249,14 @@ ENLARGED = ['camvid_stdc']
 
 
 def dataset_config(root, name):
-    """One file of configs/_base_/datasets."""
+    """Read a file of configs/_base_/datasets."""
     return Config.fromfile(root / 'configs/_base_/datasets' / f'{name}.py')
 
 
 def pipeline_of(cfg, **changes):
-    """The training pipeline as the tools complete it.
+    """Build the training pipeline as the tools do.
 
-    Arguments of transforms are replaced by type.
+    ``changes`` are arguments of transforms by type.
     """
     bind_classes(cfg, ['train_dataloader'])
     dataset = next(datasets_of(cfg.train_dataloader.dataset))
@@ -266,7 +266,7 @@ def pipeline_of(cfg, **changes):
 
 
 def run(pipeline, sample):
-    """Image (H, W, 3) BGR uint8 and label (H, W) as they are packed."""
+    """Return the packed image (H, W, 3), BGR uint8, and label (H, W)."""
     packed = pipeline(dict(sample, seg_fields=[]))
     label = packed['data_samples'].gt_sem_seg.data
     assert packed['inputs'].dtype == torch.uint8
@@ -274,7 +274,7 @@ def run(pipeline, sample):
 
 
 def coded_sample(tmp_path, height=90, width=120):
-    """A label map of blobs, and an image whose colour tells the class."""
+    """Write a smooth label map, and an image whose colour gives the class."""
     blobs = cv2.resize(np.random.rand(5, 6), (width, height)) * 9
     label = blobs.astype(np.uint8)  # 0 to 8
     image = np.repeat((label * STEP + STEP)[..., None], 3, 2)
@@ -283,21 +283,18 @@ def coded_sample(tmp_path, height=90, width=120):
 
 
 def inside(mask, margin=3):
-    """Where a mask holds in the whole neighbourhood of a pixel.
-
-    An image is interpolated near an edge, its label is not.
-    """
+    """Erode a mask: an image is interpolated near edges, its label is not."""
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
     return cv2.erode(mask.astype(np.uint8), kernel, borderValue=0) > 0
 
 
 def inside_one_value(label, margin=3):
-    """Where the whole neighbourhood has one label."""
+    """Return where a neighbourhood has one label only."""
     return np.any([inside(label == v, margin) for v in np.unique(label)], 0)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_a_training_sample_is_of_the_crop_size_whatever_the_image(
+def test_train_pipeline_gives_crop_size(
         root, tmp_path, name):
     cfg = dataset_config(root, name)
     pipeline = pipeline_of(cfg)
@@ -308,7 +305,7 @@ def test_a_training_sample_is_of_the_crop_size_whatever_the_image(
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_pipelines_refuse_ids_beyond_their_classes(root, tmp_path, name):
+def test_train_pipeline_rejects_ids_out_of_range(root, tmp_path, name):
     count, pipeline = CONFIGS[name], pipeline_of(dataset_config(root, name))
     image = write(tmp_path / 'i.png', np.zeros((90, 120, 3), np.uint8))
     for value, accepted in ((count - 1, True), (count, False), (255, True)):
@@ -322,7 +319,7 @@ def test_the_pipelines_refuse_ids_beyond_their_classes(root, tmp_path, name):
 
 
 @pytest.mark.parametrize('name', PADDED)
-def test_padding_is_black_and_ignored_before_normalisation(root, tmp_path, name):
+def test_train_pipeline_padding_is_black_and_ignored(root, tmp_path, name):
     cfg = dataset_config(root, name)
     pipeline = pipeline_of(cfg, RandomResize=dict(ratio_range=(.5, .5)),
                            RandomRotate=dict(prob=0.))
@@ -334,49 +331,49 @@ def test_padding_is_black_and_ignored_before_normalisation(root, tmp_path, name)
     width = cfg.get('base_size', 480) // 2
     height = width * 3 // 4
     assert set(np.unique(label)) == {3, 255}
-    assert (label[:height, :width] == 3).all()  # to the right and below only
+    assert (label[:height, :width] == 3).all()  # padded to the right and bottom
     assert (label == 3).sum() == height * width
     assert (image[label == 255] == 0).all()
     assert (image[label == 3] == 200).all()
 
 
 @pytest.mark.parametrize('name', ROTATED)
-def test_rotation_leaves_corners_that_are_black_and_ignored(root, tmp_path, name):
+def test_train_pipeline_rotation_corners_are_black_and_ignored(root, tmp_path, name):
     cfg = dataset_config(root, name)
     pipeline = pipeline_of(cfg, RandomResize=dict(ratio_range=(2., 2.)),
                            RandomCrop=dict(crop_size=(10**4, 10**4)))
     sample = sample_of(
         img_path=write(tmp_path / 'i.png', np.full((90, 120, 3), 200, np.uint8)),
         seg_map_path=write(tmp_path / 'l.png', np.full((90, 120), 3, np.uint8)))
-    shares = []
+    ignored = []
     for _ in range(3):
         image, label = run(pipeline, sample)
         assert set(np.unique(label)) == {3, 255}
         corners = label[[0, 0, -1, -1], [0, -1, 0, -1]]
-        shares.append((label == 255).mean())
+        ignored.append((label == 255).mean())
         assert (corners == 255).sum() >= 2
         assert (image[inside(label == 255)] == 0).all()
         assert (image[inside(label == 3)] == 200).all()
-    assert len(set(shares)) == 3  # another angle each time
+    assert len(set(ignored)) == 3  # another angle each time
 
 
 @pytest.mark.parametrize('name', PADDED + ENLARGED)
-def test_image_and_label_go_through_the_same_geometry(root, tmp_path, name):
+def test_train_pipeline_transforms_image_and_label_alike(root, tmp_path, name):
     pipeline = pipeline_of(
         dataset_config(root, name),
         ColorJitter=dict(brightness=0., contrast=0., saturation=0.))
     sample = coded_sample(tmp_path, 390, 520)  # enlarged to twice that at most
     for _ in range(3):
         image, label = run(pipeline, sample)
-        sure = inside_one_value(label)
-        assert sure.mean() > 0.1
+        interior = inside_one_value(label)
+        assert interior.mean() > 0.1
         expected = np.where(label == 255, 0, label * STEP + STEP)
         difference = np.abs(image[..., 0] - expected)
-        assert difference[sure].max() <= 1
+        assert difference[interior].max() <= 1
 
 
 @pytest.mark.parametrize('name', ['camvid_encnet', 'camvid_stdc'])
-def test_half_of_the_samples_are_flipped_image_and_label(root, tmp_path, name):
+def test_train_pipeline_flips_half_of_the_samples(root, tmp_path, name):
     image = np.zeros((90, 120, 3), np.uint8)
     image[:, :60] = 200  # bright on the left, where the label is 5
     label = np.where(image[..., 0] > 0, 5, 0).astype(np.uint8)
@@ -395,7 +392,7 @@ def test_half_of_the_samples_are_flipped_image_and_label(root, tmp_path, name):
 
 
 def scales_of(root, tmp_path, name, draws):
-    """Width over 120, the image's, after the random resize of a pipeline."""
+    """Draw scale factors of a pipeline's random resize; the image is 120 wide."""
     steps = [t for t in pipeline_of(dataset_config(root, name)).transforms
              if type(t).__name__ in ('LoadSegImage', 'LoadSegAnnotations',
                                      'RandomResize', 'RandomChoice')]
@@ -410,7 +407,7 @@ def scales_of(root, tmp_path, name, draws):
 
 
 @pytest.mark.parametrize('name', ['ade20k', 'camvid_encnet', 'cityscapes_encnet'])
-def test_encnet_s_longer_side_is_uniform_in_half_to_twice_the_base_size(
+def test_encnet_pipeline_scales_longer_side_by_half_to_twice(
         root, tmp_path, name):
     base = dataset_config(root, name).get('base_size', 480)
     longer = 120 * np.array(scales_of(root, tmp_path, name, draws=60)) / base
@@ -420,15 +417,15 @@ def test_encnet_s_longer_side_is_uniform_in_half_to_twice_the_base_size(
 
 @pytest.mark.parametrize('name, eighths', [
     ('camvid_stdc', range(4, 17)), ('cityscapes_stdc', range(1, 13))])
-def test_stdc_s_scales_are_eighths_of_the_image_s_own_size(
+def test_stdc_pipeline_scales_are_eighths(
         root, tmp_path, name, eighths):
     drawn = set(scales_of(root, tmp_path, name, draws=200))
     assert drawn == {i / 8 for i in eighths}
 
 
-def test_cityscapes_colours_are_jittered_by_the_authors_half(root):
+def test_cityscapes_stdc_color_jitter_is_the_authors(root):
     steps = pipeline_of(dataset_config(root, 'cityscapes_stdc')).transforms
-    jitters = [step.spread for step in steps if isinstance(step, ColorJitter)]
+    jitters = [step.strengths for step in steps if isinstance(step, ColorJitter)]
     assert jitters == [(.5, .5, .5)]
 
 
@@ -436,7 +433,7 @@ def test_cityscapes_colours_are_jittered_by_the_authors_half(root):
 
 
 def build_loader(cfg, root, count):
-    """The config's training loader over a set of tiny images, in-process."""
+    """Build the config's training loader over tiny images, in this process."""
     for kind in ('images', 'labels'):
         (root / kind / 'train').mkdir(parents=True)
     for i in range(count):
@@ -455,11 +452,11 @@ def build_loader(cfg, root, count):
 
 
 def ids_of(batch):
-    """Which images a batch holds, told by their labels."""
+    """Return the numbers of the images in a batch, which are their labels."""
     return [int(s.gt_sem_seg.data.unique()) for s in batch['data_samples']]
 
 
-def test_an_epoch_is_shuffled_and_its_incomplete_last_batch_dropped(root, tmp_path):
+def test_train_loader_shuffles_and_drops_last_batch(root, tmp_path):
     loader = build_loader(dataset_config(root, 'ade20k'), tmp_path, count=7)
     epochs = []
     for epoch in range(4):
@@ -474,14 +471,14 @@ def test_an_epoch_is_shuffled_and_its_incomplete_last_batch_dropped(root, tmp_pa
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_every_config_shuffles_and_drops_the_incomplete_batch(root, name):
+def test_configs_shuffle_and_drop_last_batch(root, name):
     cfg = dataset_config(root, name)
     assert cfg.train_dataloader.drop_last is True
     assert cfg.train_dataloader.sampler.shuffle is True
     assert cfg.val_dataloader.sampler.shuffle is False
 
 
-def test_iterations_pass_over_the_whole_shuffled_set_again_and_again(root, tmp_path):
+def test_infinite_loader_passes_over_the_set_repeatedly(root, tmp_path):
     loader = iter(build_loader(dataset_config(root, 'camvid_stdc'), tmp_path, 6))
     rounds = [sum((ids_of(next(loader)) for _ in range(3)), []) for _ in range(4)]
     assert all(sorted(seen) == list(range(6)) for seen in rounds)

@@ -1,10 +1,9 @@
 """decode_losses() gives MMSegmentation's losses without full-size logits."""
 import pytest
 import torch
-from mmengine.structures import PixelData
+from comparisons import assert_same_losses, losses_and_gradient, samples
 from mmseg.models.decode_heads import FCNHead, decode_head
 from mmseg.models.losses import CrossEntropyLoss
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.heads import EncHead, SegHead
 from mmseg_encstdc.losses import OhemCELoss, PixelReduction, PixelWeighting
@@ -38,11 +37,6 @@ def seg_head(loss, **kwargs):
     return SegHead(8, 4, num_classes=CLASSES, loss_decode=loss, **kwargs)
 
 
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-            for label in labels]
-
-
 def draw(ignored=0.2):
     logits = torch.randn(2, CLASSES, 7, 9)
     labels = torch.randint(0, CLASSES, (2, 50, 61))
@@ -50,60 +44,45 @@ def draw(ignored=0.2):
     return logits, labels
 
 
-def losses_and_gradient(function, logits, labels):
-    leaf = logits.clone().requires_grad_()
-    losses = function(leaf, samples(labels))
-    total = sum(value for name, value in losses.items() if 'loss' in name)
-    return losses, torch.autograd.grad(total, leaf)[0]
-
-
 def stock_losses(head):
-    """MMSegmentation's own method on the same head."""
+    """Return MMSegmentation's loss function of a head."""
     return lambda logits, batch: FCNHead.loss_by_feat(head, logits, batch)
 
 
-def assert_same(got, expected):
-    assert got[0].keys() == expected[0].keys()
-    for name, value in expected[0].items():
-        torch.testing.assert_close(got[0][name], value, rtol=2e-6, atol=1e-6)
-    width = 1e-5 * expected[1].abs().max().item()
-    torch.testing.assert_close(got[1], expected[1], rtol=0, atol=width)
-
-
 @pytest.fixture
-def never_enlarged(monkeypatch):
+def never_resized(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError('the logits were enlarged')
+        raise AssertionError('the logits were resized')
     monkeypatch.setattr(decode_head, 'resize', refuse)
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('loss', COVERED, ids=str)
-def test_decode_losses_and_gradient_match_mmsegmentation(loss, align_corners):
+def test_decode_losses_match_mmsegmentation(loss, align_corners):
     head = seg_head(loss, align_corners=align_corners)
     inputs = draw()
-    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+    assert_same_losses(losses_and_gradient(head.loss_by_feat, *inputs),
                 losses_and_gradient(stock_losses(head), *inputs))
 
 
 @pytest.mark.parametrize('loss', WEIGHED, ids=str)
-def test_class_weights_match_mmsegmentation(loss):
-    # Without ignored pixels: MMSegmentation looks their weight up, which fails.
+def test_decode_losses_with_class_weights_match_mmsegmentation(loss):
+    # Without ignored pixels: MMSegmentation fails to look up their weight.
     head = seg_head(loss)
     inputs = draw(ignored=0)
-    assert_same_where_theirs_works(head, *inputs)
+    assert_same_unless_stock_fails(head, *inputs)
 
 
-def assert_same_where_theirs_works(head, *inputs):
+def assert_same_unless_stock_fails(head, *inputs):
     ours = losses_and_gradient(head.loss_by_feat, *inputs)
     try:
         theirs = losses_and_gradient(stock_losses(head), *inputs)
     except IndexError:
         pytest.skip("the fork's own loss fails at class_weight with avg_non_ignore")
-    assert_same(ours, theirs)
+    assert_same_losses(ours, theirs)
 
 
-def test_class_weights_leave_ignored_pixels_out():
+def test_decode_losses_with_class_weights_exclude_ignored_pixels():
     head = seg_head(WEIGHED[1])
     logits, labels = draw()
     losses = head.loss_by_feat(logits, samples(labels))
@@ -117,7 +96,7 @@ def test_class_weights_leave_ignored_pixels_out():
 
 
 @pytest.mark.parametrize('loss', COVERED + WEIGHED, ids=str)
-def test_decode_losses_of_cross_entropy_do_not_enlarge_the_logits(loss, never_enlarged):
+def test_decode_losses_do_not_resize_logits(loss, never_resized):
     logits, labels = draw(ignored=0)
     seg_head(loss).loss_by_feat(logits, samples(labels))
 
@@ -126,7 +105,7 @@ def test_decode_losses_of_cross_entropy_do_not_enlarge_the_logits(loss, never_en
 def test_decode_losses_of_other_losses_match_mmsegmentation(loss):
     head = seg_head(loss)
     inputs = draw()
-    assert_same(losses_and_gradient(head.loss_by_feat, *inputs),
+    assert_same_losses(losses_and_gradient(head.loss_by_feat, *inputs),
                 losses_and_gradient(stock_losses(head), *inputs))
 
 
@@ -138,7 +117,7 @@ def test_decode_losses_of_a_single_channel_are_finite():
     assert losses['loss_ce'].isfinite()
 
 
-def test_enc_head_does_not_enlarge_the_logits(never_enlarged):
+def test_enc_head_does_not_resize_logits(never_resized):
     head = EncHead(in_channels=[8], channels=8, in_index=[0], num_classes=CLASSES)
     logits, labels = draw()
     losses = head.loss_by_feat((logits, torch.randn(2, CLASSES)), samples(labels))
@@ -146,7 +125,7 @@ def test_enc_head_does_not_enlarge_the_logits(never_enlarged):
 
 
 @pytest.mark.parametrize('loss', COVERED, ids=str)
-def test_decode_losses_of_ignored_pixels_alone_are_zero(loss):
+def test_decode_losses_of_ignored_pixels_are_zero(loss):
     logits, labels = draw()
     labels[:] = IGNORE
     losses, grad = losses_and_gradient(
@@ -155,7 +134,7 @@ def test_decode_losses_of_ignored_pixels_alone_are_zero(loss):
     assert (grad == 0).all() and losses['acc_seg'].isfinite()
 
 
-def test_pixel_reduction_of_a_user_does_not_enlarge_the_logits(never_enlarged):
+def test_custom_pixel_reduction_does_not_resize_logits(never_resized):
     class Doubled(CrossEntropyLoss, PixelReduction):
         def reduce_pixels(self, pixels, weight=None):
             assert pixels.hits.shape == pixels.losses.shape == labels.shape
@@ -169,7 +148,7 @@ def test_pixel_reduction_of_a_user_does_not_enlarge_the_logits(never_enlarged):
     torch.testing.assert_close(twice, 2 * once)
 
 
-def test_pixel_weighting_of_a_user_weighs_the_pixels(never_enlarged):
+def test_custom_pixel_weighting_weights_pixels(never_resized):
     class UpperHalf(PixelWeighting):
         def pixel_weights(self, pixels):
             assert not pixels.losses.requires_grad
@@ -187,7 +166,7 @@ def test_pixel_weighting_of_a_user_weighs_the_pixels(never_enlarged):
     torch.testing.assert_close(got, expected)
 
 
-def test_pixel_reductions_refuse_a_subclass_of_a_known_loss():
+def test_pixel_reductions_reject_subclass_of_cross_entropy():
     class Other(CrossEntropyLoss):
         pass
 
@@ -201,11 +180,11 @@ def test_pixel_reductions_refuse_a_subclass_of_a_known_loss():
 
 @pytest.mark.parametrize('avg_non_ignore', [False, True])
 @pytest.mark.parametrize('ignore_index', [0, 2, -1])
-def test_class_weights_with_an_ignored_class_match_mmsegmentation(
+def test_decode_losses_with_ignored_class_match_mmsegmentation(
         ignore_index, avg_non_ignore):
     head = seg_head(dict(
         type='CrossEntropyLoss', class_weight=[1., 2., 0.5, 4., 3.],
         avg_non_ignore=avg_non_ignore), ignore_index=ignore_index)
     logits, labels = draw(ignored=0)
     labels[:, :9] = ignore_index
-    assert_same_where_theirs_works(head, logits, labels)
+    assert_same_unless_stock_fails(head, logits, labels)

@@ -1,10 +1,9 @@
-"""EncHead is the stock head, and takes more than it does."""
+"""EncHead matches MMSegmentation's; its own arguments."""
 import pytest
 import torch
-from mmengine.structures import PixelData
+from comparisons import assert_same, assert_same_state, perturb, samples
 from mmseg.models.decode_heads.enc_head import EncHead as StockEncHead
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_encstdc.heads import EncHead
@@ -28,25 +27,15 @@ def head(cls, **kwargs):
     })
 
 
-def shake(module):
-    """Move every value, running statistics too, away from its start."""
-    for name, value in module.state_dict().items():
-        if name.endswith('running_var'):
-            value.uniform_(0.5, 1.5)
-        elif value.is_floating_point():
-            value.add_(0.1 * torch.randn_like(value))
-    return module
-
-
 def twins(dtype=DOUBLE, training=True, **kwargs):
-    """The stock head and ours, of the same values."""
-    stock, ours = shake(head(StockEncHead, **kwargs)), head(EncHead, **kwargs)
+    """Return MMSegmentation's head and ours with the same parameters."""
+    stock, ours = perturb(head(StockEncHead, **kwargs)), head(EncHead, **kwargs)
     ours.load_state_dict(stock.state_dict(), strict=True)
     return [each.to(dtype).train(training) for each in (stock, ours)]
 
 
 def features(dtype=DOUBLE, batch=3):
-    """Maps of a backbone whose second stage is twice as large."""
+    """Draw maps of a backbone with output stride 8."""
     return [
         torch.randn(batch, channels, *size, dtype=dtype)
         for channels, size in zip(
@@ -61,12 +50,8 @@ def label_maps(batch=3, size=(20, 28)):
     return labels
 
 
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
-
-
 def run(module, maps, labels):
-    """Losses and gradients, from the same random state each time."""
+    """Return losses and gradients, from the same random state each time."""
     torch.manual_seed(11)
     leaves = [each.clone().requires_grad_() for each in maps]
     losses = module.loss(leaves, samples(labels), {})
@@ -76,14 +61,7 @@ def run(module, maps, labels):
     return losses, grads
 
 
-def assert_same(got, expected, tolerance, name=''):
-    assert got.shape == expected.shape
-    width = tolerance * expected.abs().max().item() + 1e-14
-    torch.testing.assert_close(
-        got, expected, rtol=0, atol=width, msg=lambda text: f'{name}: {text}')
-
-
-def test_the_heads_compared_are_the_stock_one_and_ours():
+def test_enc_head_is_compared_with_the_stock_head():
     assert StockEncHead.__module__ == 'mmseg.models.decode_heads.enc_head'
     assert EncHead.__module__ == 'mmseg_encstdc.heads.enc_head'
     stock, ours = twins()
@@ -91,7 +69,7 @@ def test_the_heads_compared_are_the_stock_one_and_ours():
     assert type(ours.enc_module) is ContextEncoding
 
 
-def test_the_registry_gives_ours_for_the_stock_name():
+def test_registry_builds_enc_head():
     config = dict(
         type='EncHead', in_channels=(8, 16), in_index=(0, 1), channels=12,
         num_classes=CLASSES)
@@ -102,23 +80,17 @@ def test_the_registry_gives_ours_for_the_stock_name():
 @pytest.mark.parametrize('use_se_loss', [True, False])
 @pytest.mark.parametrize('add_lateral', [True, False])
 @pytest.mark.parametrize('norm', [dict(type='BN'), dict(type='SyncBN'), None])
-def test_state_dicts_load_strictly_both_ways(add_lateral, use_se_loss, norm):
+def test_enc_head_state_dict_matches_mmsegmentation(add_lateral, use_se_loss, norm):
     options = dict(
         add_lateral=add_lateral, use_se_loss=use_se_loss, norm_cfg=norm)
-    stock, ours = head(StockEncHead, **options), head(EncHead, **options)
-    shapes = {key: value.shape for key, value in stock.state_dict().items()}
-    assert {k: v.shape for k, v in ours.state_dict().items()} == shapes
-    ours.load_state_dict(shake(stock).state_dict(), strict=True)
-    stock.load_state_dict(shake(ours).state_dict(), strict=True)
-    for key, value in ours.state_dict().items():
-        assert torch.equal(value, stock.state_dict()[key])
+    assert_same_state(head(StockEncHead, **options), head(EncHead, **options))
 
 
 @pytest.mark.parametrize('dtype', [SINGLE, DOUBLE])
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('use_se_loss', [True, False])
 @pytest.mark.parametrize('add_lateral', [True, False])
-def test_logits_are_those_of_the_stock_head(
+def test_enc_head_logits_match_mmsegmentation(
         add_lateral, use_se_loss, training, dtype):
     stock, ours = twins(
         dtype, training, add_lateral=add_lateral, use_se_loss=use_se_loss)
@@ -138,7 +110,7 @@ def test_logits_are_those_of_the_stock_head(
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('add_lateral', [True, False])
 @pytest.mark.parametrize('align_corners', [True, False])
-def test_losses_are_those_of_the_stock_head(
+def test_enc_head_losses_match_mmsegmentation(
         align_corners, add_lateral, training, dtype):
     stock, ours = twins(
         dtype, training, add_lateral=add_lateral, align_corners=align_corners)
@@ -153,7 +125,7 @@ def test_losses_are_those_of_the_stock_head(
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('add_lateral', [True, False])
 @pytest.mark.parametrize('norm', [dict(type='BN'), dict(type='IN'), None])
-def test_every_gradient_is_that_of_the_stock_head(norm, add_lateral, training):
+def test_enc_head_gradients_match_mmsegmentation(norm, add_lateral, training):
     stock, ours = twins(
         training=training, add_lateral=add_lateral, norm_cfg=norm)
     maps, labels = features(), label_maps()
@@ -172,7 +144,7 @@ def test_every_gradient_is_that_of_the_stock_head(norm, add_lateral, training):
             assert_same(got[name], grad, 1e-7, name)
 
 
-def test_single_precision_gradients_are_those_of_the_stock_head():
+def test_enc_head_float32_gradients_match_mmsegmentation():
     stock, ours = twins(SINGLE, add_lateral=True)
     maps, labels = features(SINGLE), label_maps()
     _, expected = run(stock, maps, labels)
@@ -184,7 +156,7 @@ def test_single_precision_gradients_are_those_of_the_stock_head():
                 got[name], grad, rtol=0, atol=1e-5 * largest.item())
 
 
-def test_running_statistics_move_as_in_the_stock_head():
+def test_enc_head_running_statistics_match_mmsegmentation():
     stock, ours = twins(add_lateral=True)
     before = {name: value.clone() for name, value in ours.state_dict().items()}
     maps, labels = features(), label_maps()
@@ -199,7 +171,7 @@ def test_running_statistics_move_as_in_the_stock_head():
 
 
 @pytest.mark.parametrize('use_se_loss', [True, False])
-def test_predictions_are_those_of_the_stock_head(use_se_loss):
+def test_enc_head_predictions_match_mmsegmentation(use_se_loss):
     stock, ours = twins(training=False, use_se_loss=use_se_loss)
     maps = features(batch=1)
     expected, got = [
@@ -210,7 +182,7 @@ def test_predictions_are_those_of_the_stock_head(use_se_loss):
     assert_same(got, expected, 1e-9)
 
 
-def test_without_the_branch_there_is_a_loss_all_the_same():
+def test_enc_head_without_se_loss_trains():
     ours = head(EncHead, use_se_loss=False)
     losses, grads = run(ours, features(SINGLE), label_maps())
     assert losses.keys() == {'loss_ce', 'acc_seg'}
@@ -220,7 +192,7 @@ def test_without_the_branch_there_is_a_loss_all_the_same():
         if not name.startswith('input'))
 
 
-def test_without_the_branch_the_loss_is_that_of_the_logits():
+def test_enc_head_without_se_loss_has_equal_loss_ce():
     _, ours = twins(training=False, use_se_loss=False)
     _, full = twins(training=False)
     full.load_state_dict(ours.state_dict(), strict=False)
@@ -233,7 +205,7 @@ def test_without_the_branch_the_loss_is_that_of_the_logits():
 
 
 class Recorder(nn.Module):
-    """A loss that remembers its target."""
+    """Record the target of a loss."""
     loss_name = 'loss_recorded'
 
     def forward(self, pred, target, **kwargs):
@@ -248,19 +220,19 @@ def target_of(labels, **kwargs):
     return ours.loss_se_decode.target.tolist()
 
 
-def test_the_target_is_the_presence_of_each_class_without_the_ignored_id():
+def test_enc_head_se_target_is_presence_of_classes():
     labels = torch.full((2, 1, 8, 8), IGNORE)
     labels[0, 0, 0, :3] = torch.tensor([0, 2, 6])
     assert target_of(labels) == [[1, 0, 1, 0, 0, 0, 1], [0] * 7]
 
 
-def test_an_ignored_id_that_is_a_class_id_is_left_out_of_the_target():
+def test_enc_head_se_target_excludes_ignored_class():
     labels = torch.zeros(2, 1, 8, 8, dtype=torch.int64)
     labels[:, :, 0, :3] = torch.tensor([0, 3, 5])
     assert target_of(labels, ignore_index=3) == [[1, 0, 0, 0, 0, 1, 0]] * 2
 
 
-def test_the_head_takes_the_semantic_encoding_loss_of_this_package():
+def test_enc_head_accepts_semantic_encoding_loss():
     _, ours = twins(training=False)
     other = head(
         EncHead, loss_se_decode=dict(type='SemanticEncodingLoss')).double()
@@ -276,7 +248,7 @@ def test_the_head_takes_the_semantic_encoding_loss_of_this_package():
 # --- Dropout and reduction ---------------------------------------------------
 
 
-def test_channels_are_dropped_by_default_and_elements_on_demand():
+def test_enc_head_dropout_type_selects_layer():
     assert type(head(EncHead).dropout) is nn.Dropout2d
     assert type(head(EncHead, dropout_type='Dropout').dropout) is nn.Dropout
     for kind in ('Dropout', 'Dropout2d'):
@@ -285,8 +257,8 @@ def test_channels_are_dropped_by_default_and_elements_on_demand():
         assert head(EncHead, dropout_type=kind, dropout_ratio=0).dropout is None
 
 
-def kept_of(kind):
-    """Which elements of the classified map survive, (B, C, N)."""
+def kept_by(kind):
+    """Return which elements the dropout keeps, (B, C, N)."""
     ours = head(EncHead, dropout_type=kind, dropout_ratio=0.5)
     seen = []
     ours.conv_seg.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
@@ -294,20 +266,20 @@ def kept_of(kind):
     return (seen[0] > 0).flatten(2)
 
 
-def test_element_dropout_drops_pixels_of_a_channel_one_by_one():
-    by_element, by_channel = kept_of('Dropout'), kept_of('Dropout2d')
+def test_enc_head_dropout_drops_elements_or_channels():
+    by_element, by_channel = kept_by('Dropout'), kept_by('Dropout2d')
     assert (by_element.any(2) & ~by_element.all(2)).all()
     assert torch.equal(by_channel.any(2), by_channel.all(2))
     assert by_channel.any() and not by_channel.all()
 
 
-def test_dropout_is_off_in_evaluation():
+def test_enc_head_dropout_is_off_in_evaluation():
     _, ours = twins(training=False, dropout_ratio=0.9)
     maps = features()
     assert torch.equal(ours(maps)[0], ours(maps)[0])
 
 
-def test_dropout_draws_the_random_numbers_of_the_stock_head():
+def test_enc_head_dropout_draws_the_stock_random_numbers():
     stock, ours = twins(dropout_ratio=0.5)
     maps, after = features(), []
     for module in (stock, ours):
@@ -317,12 +289,12 @@ def test_dropout_draws_the_random_numbers_of_the_stock_head():
     assert torch.equal(*after)
 
 
-def test_another_dropout_type_is_a_value_error():
+def test_enc_head_rejects_unknown_dropout_type():
     with pytest.raises(ValueError, match="dropout_type.*'Dropout3d'"):
         head(EncHead, dropout_type='Dropout3d')
 
 
-def test_the_encodings_are_averaged_by_default_and_summed_on_demand():
+def test_enc_head_code_reduction_is_mean_or_sum():
     mean, total = head(EncHead), head(EncHead, code_reduction='sum')
     assert mean.enc_module.reduction == 'mean'
     total.load_state_dict(mean.state_dict(), strict=True)
@@ -335,7 +307,7 @@ def test_the_encodings_are_averaged_by_default_and_summed_on_demand():
         head(EncHead, code_reduction='max')
 
 
-def test_the_settings_reach_the_encoding_module():
+def test_enc_head_arguments_reach_encoding_module():
     ours = head(
         EncHead, num_codes=9, act_cfg=dict(type='LeakyReLU'),
         norm_cfg=dict(type='BN', eps=0.5))
@@ -346,7 +318,7 @@ def test_the_settings_reach_the_encoding_module():
         ours.enc_module.encoding_project.activate, nn.LeakyReLU)
 
 
-def test_initialising_the_weights_leaves_the_codewords_in_their_range():
+def test_enc_head_init_weights_keeps_codewords():
     ours = head(EncHead)
     ours.init_weights()
     bound = (5 * 12)**-0.5

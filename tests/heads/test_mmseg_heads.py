@@ -1,12 +1,11 @@
-"""FCNHead and STDCHead are MMSegmentation's, with less memory."""
+"""FCNHead and STDCHead compute the losses of MMSegmentation's heads."""
 import pytest
 import torch
-from mmengine.structures import PixelData
+from comparisons import assert_same_losses, losses_and_gradient
 from mmseg.models.decode_heads import FCNHead as StockFCNHead
 from mmseg.models.decode_heads import STDCHead as StockSTDCHead
 from mmseg.models.decode_heads import decode_head
 from mmseg.structures import OHEMPixelSampler as StockSampler
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.heads import FCNHead, STDCHead
 from mmseg_encstdc.losses import OHEMPixelSampler
@@ -14,11 +13,6 @@ from mmseg_encstdc.losses import OHEMPixelSampler
 IGNORE = 255
 SAMPLERS = [None, dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100),
             dict(type='OHEMPixelSampler', min_kept=100)]
-
-
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-            for label in labels]
 
 
 def draw(channels, classes=5):
@@ -29,16 +23,7 @@ def draw(channels, classes=5):
 
 
 def results(head, logits, labels):
-    leaf = logits.clone().requires_grad_()
-    losses = head.loss_by_feat(leaf, samples(labels))
-    total = sum(value for name, value in losses.items() if 'loss' in name)
-    return losses, torch.autograd.grad(total, leaf)[0]
-
-
-def assert_same(got, expected):
-    torch.testing.assert_close(got[0], expected[0], rtol=2e-6, atol=1e-6)
-    width = 1e-5 * expected[1].abs().max().item()
-    torch.testing.assert_close(got[1], expected[1], rtol=0, atol=width)
+    return losses_and_gradient(head.loss_by_feat, logits, labels)
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -54,17 +39,17 @@ def test_fcn_head_matches_mmsegmentation(sampler, align_corners, monkeypatch):
     expected = results(stock, *inputs)
     ours = FCNHead(**settings, sampler=sampler)
     assert sampler is None or type(ours.sampler) is OHEMPixelSampler
-    monkeypatch.delattr(decode_head, 'resize')  # nothing is enlarged
-    assert_same(results(ours, *inputs), expected)
+    monkeypatch.delattr(decode_head, 'resize')  # no logits are resized
+    assert_same_losses(results(ours, *inputs), expected)
 
 
-def test_fcn_head_with_another_sampler_matches_mmsegmentation():
+def test_fcn_head_with_stock_sampler_matches_mmsegmentation():
     settings = dict(in_channels=8, channels=4, num_classes=5, num_convs=1)
     stock, ours = StockFCNHead(**settings), FCNHead(**settings)
     for head in (stock, ours):
         head.sampler = StockSampler(head, 0.7, 100)
     inputs = draw(5)
-    assert_same(results(ours, *inputs), results(stock, *inputs))
+    assert_same_losses(results(ours, *inputs), results(stock, *inputs))
 
 
 DETAIL = dict(
@@ -84,18 +69,18 @@ def test_stdc_head_matches_mmsegmentation(threshold, fusion):
     stock.load_state_dict(state)
     ours.load_state_dict(state)
     inputs = draw(2)
-    assert_same(results(ours, *inputs), results(stock, *inputs))
+    assert_same_losses(results(ours, *inputs), results(stock, *inputs))
 
 
-def test_stdc_head_of_plain_cross_entropy_does_not_enlarge_the_logits(monkeypatch):
+def test_stdc_head_of_cross_entropy_does_not_resize_logits(monkeypatch):
     settings = {**DETAIL, 'loss_decode': dict(type='CrossEntropyLoss')}
     inputs = draw(2)
     expected = results(StockSTDCHead(**settings), *inputs)
     monkeypatch.delattr(decode_head, 'resize')
-    assert_same(results(STDCHead(**settings), *inputs), expected)
+    assert_same_losses(results(STDCHead(**settings), *inputs), expected)
 
 
-def test_stdc_head_edges_are_0_or_1_in_the_size_of_the_labels():
+def test_stdc_head_edges_are_0_or_1_at_label_size():
     _, labels = draw(2)
     edges = STDCHead(**DETAIL).edges(labels)
     assert edges.dtype == torch.int64 and edges.shape == labels.shape
@@ -111,13 +96,13 @@ def test_stdc_head_edges_are_0_or_1_in_the_size_of_the_labels():
 def test_stdc_head_with_other_losses_matches_mmsegmentation(loss):
     settings = {**DETAIL, 'loss_decode': loss}
     inputs = draw(2)
-    assert_same(results(STDCHead(**settings), *inputs),
+    assert_same_losses(results(STDCHead(**settings), *inputs),
                 results(StockSTDCHead(**settings), *inputs))
 
 
 @pytest.mark.parametrize('ignore_index', [0, 1, 7])
 @pytest.mark.parametrize('threshold', [0.1, 1., 2., -0.5])
-def test_stdc_head_with_any_ignored_id_matches_mmsegmentation(
+def test_stdc_head_with_any_ignore_index_matches_mmsegmentation(
         ignore_index, threshold):
     settings = {**DETAIL, 'ignore_index': ignore_index}
     stock, ours = (kind(boundary_threshold=threshold, **settings)
@@ -125,4 +110,4 @@ def test_stdc_head_with_any_ignored_id_matches_mmsegmentation(
     for head in (stock, ours):
         head.fusion_kernel.data.mul_(4)
     inputs = draw(2)
-    assert_same(results(ours, *inputs), results(stock, *inputs))
+    assert_same_losses(results(ours, *inputs), results(stock, *inputs))

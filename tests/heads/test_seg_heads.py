@@ -1,11 +1,10 @@
-"""The heads of STDC-Seg: segmentation and detail."""
+"""SegHead and DetailHead."""
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.structures import PixelData
+from comparisons import samples
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_encstdc.backbones import STDCContextPathNet
@@ -39,21 +38,17 @@ def label_maps(batch=2, size=(32, 48)):
     return labels
 
 
-def samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
-
-
 # --- SegHead -----------------------------------------------------------------
 
 
-def test_the_last_convolution_has_no_bias_and_no_dropout_before_it():
+def test_seg_head_has_no_bias_and_no_dropout():
     head = seg_head()
     assert head.conv_seg.bias is None
     assert head.conv_seg.kernel_size == (1, 1)
     assert head.dropout is None
 
 
-def test_the_head_is_conv_norm_relu_and_a_last_convolution():
+def test_seg_head_layers_are_the_authors():
     head = seg_head()
     kinds = [
         type(module) for module in head.modules()
@@ -65,7 +60,7 @@ def test_the_head_is_conv_norm_relu_and_a_last_convolution():
     assert head([torch.randn(2, 6, 9, 7)]).shape == (2, CLASSES, 9, 7)
 
 
-def test_the_keys_are_those_of_the_stock_head_but_for_the_bias():
+def test_seg_head_keys_match_fcn_head():
     keys = set(stock_head().state_dict())
     assert set(seg_head().state_dict()) == keys - {'conv_seg.bias'}
     assert set(seg_head(bias=True).state_dict()) == keys
@@ -77,7 +72,7 @@ def test_the_keys_are_those_of_the_stock_head_but_for_the_bias():
     dict(num_convs=2, concat_input=True),
     dict(norm_cfg=None, act_cfg=dict(type='LeakyReLU')),
 ])
-def test_with_a_bias_it_is_the_stock_head(options, training):
+def test_seg_head_with_bias_matches_fcn_head(options, training):
     stock = stock_head(dropout_ratio=0.3, **options).train(training)
     ours = seg_head(
         bias=True, dropout_ratio=0.3, dropout_type='Dropout2d',
@@ -96,36 +91,36 @@ def test_with_a_bias_it_is_the_stock_head(options, training):
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
-def test_dropout_is_by_element_unless_asked_for_by_channel():
+def test_seg_head_dropout_type_selects_layer():
     assert type(seg_head(dropout_ratio=0.1).dropout) is nn.Dropout
     by_channel = seg_head(dropout_ratio=0.2, dropout_type='Dropout2d')
     assert type(by_channel.dropout) is nn.Dropout2d
     assert by_channel.dropout.p == 0.2
 
 
-def test_another_dropout_type_is_a_value_error():
+def test_seg_head_rejects_unknown_dropout_type():
     with pytest.raises(ValueError, match="dropout_type.*'Dropout3d'"):
         seg_head(dropout_type='Dropout3d')
 
 
-def test_two_classes_may_share_one_output_channel():
+def test_seg_head_accepts_one_channel_for_two_classes():
     head = seg_head(num_classes=2, out_channels=1, threshold=0.5)
     assert head([torch.randn(2, 6, 4, 4)]).shape == (2, 1, 4, 4)
 
 
-def test_initialising_the_weights_draws_the_last_convolution_small():
+def test_seg_head_init_weights_draws_small_conv_seg():
     head = seg_head(channels=64)
     head.init_weights()
     assert 0.007 < head.conv_seg.weight.std() < 0.013
 
 
-def test_the_registry_builds_the_segmentation_head():
+def test_registry_builds_seg_head():
     head = MODELS.build(dict(
         type='SegHead', in_channels=6, channels=8, num_classes=CLASSES))
     assert type(head) is SegHead
 
 
-def test_the_loss_is_that_of_logits_resized_as_the_head_says():
+def test_seg_head_loss_uses_align_corners():
     for align_corners in (True, False):
         head = seg_head(align_corners=align_corners)
         logits, labels = torch.randn(2, CLASSES, 4, 6), label_maps()
@@ -140,7 +135,7 @@ def test_the_loss_is_that_of_logits_resized_as_the_head_says():
 # --- DetailHead --------------------------------------------------------------
 
 
-def test_the_detail_head_predicts_one_channel_without_bias():
+def test_detail_head_predicts_one_channel_without_bias():
     head = DetailHead(6, norm_cfg=BN)
     assert head([torch.randn(2, 6, 8, 12)]).shape == (2, 1, 8, 12)
     assert head.convs[0].conv.out_channels == 64
@@ -149,7 +144,7 @@ def test_the_detail_head_predicts_one_channel_without_bias():
     assert isinstance(head.loss_decode, DetailAggregateLoss)
 
 
-def test_the_detail_losses_are_cross_entropy_and_dice():
+def test_detail_head_losses_are_cross_entropy_and_dice():
     head = DetailHead(6, 8, norm_cfg=BN)
     maps, labels = [torch.randn(2, 6, 8, 12)], label_maps()
     losses = head.loss(maps, samples(labels), {})
@@ -161,7 +156,7 @@ def test_the_detail_losses_are_cross_entropy_and_dice():
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_the_detail_losses_take_their_settings_from_the_config():
+def test_detail_head_applies_term_weights():
     loss = dict(type='DetailAggregateLoss', bce_weight=2., dice_weight=3.)
     plain, weighted = DetailHead(6, 8), DetailHead(6, 8, loss_decode=loss)
     logits, data = torch.randn(2, 1, 8, 12), samples(label_maps())
@@ -174,7 +169,7 @@ def test_the_detail_losses_take_their_settings_from_the_config():
 
 
 @pytest.mark.parametrize('stride, channels', [(2, 8), (4, 12), (8, 16)])
-def test_the_detail_head_sits_on_any_shallow_stride(stride, channels):
+def test_detail_head_trains_at_each_stride(stride, channels):
     net = STDCContextPathNet(
         dict(type='STDCNet', stdc_type='STDCNet1',
              channels=(8, 12, 16, 24, 32)),
@@ -192,25 +187,25 @@ def test_the_detail_head_sits_on_any_shallow_stride(stride, channels):
 
 
 @pytest.mark.parametrize('num_classes', [0, 2, 19, None])
-def test_the_detail_head_refuses_a_number_of_classes(num_classes):
+def test_detail_head_rejects_num_classes(num_classes):
     with pytest.raises(ValueError, match='predicts 1 channel.*num_classes'):
         DetailHead(6, 8, num_classes=num_classes)
 
 
-def test_the_detail_head_bears_the_number_it_has():
+def test_detail_head_accepts_num_classes_1():
     assert DetailHead(6, 8, num_classes=1).num_classes == 1
 
 
-def test_the_registry_builds_the_detail_head():
+def test_registry_builds_detail_head():
     head = MODELS.build(dict(type='DetailHead', in_channels=6, channels=8))
     assert type(head) is DetailHead
 
 
-def test_the_detail_head_warns_of_nothing(recwarn):
+def test_detail_head_does_not_warn(recwarn):
     DetailHead(6, 8)
     assert not [w for w in recwarn if 'threshold' in str(w.message)]
 
 
-def test_the_detail_head_refuses_a_loss_without_components():
+def test_detail_head_rejects_loss_without_components():
     with pytest.raises(ValueError, match='components method'):
         DetailHead(in_channels=6, loss_decode=dict(type='BinaryDiceLoss'))

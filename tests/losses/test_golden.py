@@ -1,12 +1,11 @@
-"""Losses and their gradients are those that the authors' own code gave."""
+"""Losses, targets and gradients equal those recorded from the authors' code."""
 import pytest
 import torch
 import torch.nn.functional as F
+from comparisons import samples
 from golden import CONFIGS, arrays, fill, relative_error, tensor
 from mmengine.config import Config
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.losses import (
     DetailAggregateLoss,
@@ -20,7 +19,7 @@ RECORDED = {**arrays('stdc_losses'), **arrays('encoding')}
 
 
 def gradient(loss, logits):
-    """The loss of logits, and its gradient."""
+    """Return the loss of logits, and its gradient."""
     logits = logits.clone().requires_grad_()
     value = loss(logits)
     return value.detach(), torch.autograd.grad(value, logits)[0]
@@ -51,7 +50,7 @@ def ohem_inputs(case):
 
 
 @pytest.mark.parametrize('case', OHEM_SHAPES)
-def test_ohem_loss_and_gradient_are_those_of_the_authors(case):
+def test_ohem_loss_matches_the_authors(case):
     logits, labels = ohem_inputs(case)
     thresh, min_kept = RECORDED[f'ohem.{case}.args'].tolist()
     value, grad = gradient(
@@ -72,7 +71,7 @@ def detail_inputs(case):
 
 
 @pytest.mark.parametrize('case', DETAIL_SHAPES)
-def test_the_detail_target_is_exactly_that_of_the_authors(case):
+def test_detail_target_equals_the_authors(case):
     _, labels = detail_inputs(case)
     expected = RECORDED[f'detail.{case}.target']
     assert torch.equal(detail_target(labels).unsqueeze(1).byte(), expected)
@@ -80,7 +79,7 @@ def test_the_detail_target_is_exactly_that_of_the_authors(case):
 
 
 @pytest.mark.parametrize('case', DETAIL_SHAPES)
-def test_detail_losses_and_gradient_are_those_of_the_authors(case):
+def test_detail_loss_matches_the_authors(case):
     logits, labels = detail_inputs(case)
     loss = DetailAggregateLoss()
     got = [value.item() for value in loss.components(logits, labels)]
@@ -94,7 +93,7 @@ def test_detail_losses_and_gradient_are_those_of_the_authors(case):
 
 
 @pytest.mark.parametrize('case', DETAIL_SHAPES)
-def test_the_detail_target_is_the_union_of_strides_1_and_2(case):
+def test_detail_target_is_the_union_of_strides_1_and_2(case):
     _, labels = detail_inputs(case)
     expected = RECORDED[f'detail.{case}.target'].bool().squeeze(1)
     kernel = -torch.ones(1, 1, 3, 3)
@@ -108,11 +107,11 @@ def test_the_detail_target_is_the_union_of_strides_1_and_2(case):
 
     assert torch.equal(edges(1) | edges(2), expected)
     assert not torch.equal(edges(1), expected)
-    assert (edges(4) & ~expected).any()  # what stride 4 alone would have added
+    assert (edges(4) & ~expected).any()  # edges at stride 4 alone
 
 
 @pytest.mark.parametrize('name', ['tiny', 'odd', 'real'])
-def test_the_encoding_and_its_gradients_are_the_authors(name):
+def test_encode_matches_the_authors(name):
     b, d, h, w, k = RECORDED[f'encoding.{name}.shape'].tolist()
     x = tensor(f'{name}.x', (b, d, h, w), 0.7)
     codewords = torch.from_numpy(fill.weight(f'{name}.codewords', (k, d)))
@@ -129,12 +128,7 @@ def test_the_encoding_and_its_gradients_are_the_authors(name):
         assert relative_error(value, expected) < 1e-6, what
 
 
-def se_samples(labels):
-    return [SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-            for label in labels]
-
-
-def test_encnets_losses_are_the_authors():
+def test_encnet_losses_match_the_authors():
     cfg = Config.fromfile(CONFIGS / 'encnet_r50s_ade.py').model
     logits = tensor('se.logits', (3, 21, 32, 40), 2)
     auxiliary = tensor('se.aux', (3, 21, 32, 40), 2)
@@ -142,8 +136,8 @@ def test_encnets_losses_are_the_authors():
     labels = torch.from_numpy(fill.labels('se.labels', (3, 32, 40), 21))
     head, beside = (MODELS.build({**part, 'num_classes': 21}) for part in (
         cfg.decode_head, cfg.auxiliary_head))
-    losses = head.loss_by_feat((logits, presence), se_samples(labels))
-    more = beside.loss_by_feat(auxiliary, se_samples(labels))
+    losses = head.loss_by_feat((logits, presence), samples(labels))
+    more = beside.loss_by_feat(auxiliary, samples(labels))
     total = losses['loss_ce'] + losses['loss_se'] + more['loss_ce']
     assert torch.equal(presence_target(labels, 21).byte(),
                        RECORDED['se.presence_target'])

@@ -1,16 +1,15 @@
-"""Losses: against loops, against the authors' code, inside stock heads."""
+"""Losses: against plain loops and formulas, and in MMSegmentation's heads."""
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from comparisons import samples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.losses import (
     BinaryDiceLoss,
@@ -37,7 +36,7 @@ def random_labels(shape, classes, ignored=0.2, seed=0):
 
 
 def gradient(loss, logits):
-    """Value of ``loss(logits)`` and its gradient."""
+    """Return ``loss(logits)`` and its gradient."""
     leaf = logits.detach().clone().requires_grad_()
     value = loss(leaf)
     return value.detach(), torch.autograd.grad(value, leaf)[0]
@@ -47,7 +46,7 @@ def gradient(loss, logits):
 
 
 def ohem_by_sorting(losses, threshold, min_kept):
-    """The rule: loss number min_kept (0-based) decides."""
+    """Average as the authors do: loss number min_kept, from 0, decides."""
     ordered = sorted(losses, reverse=True)
     min_kept = min(max(min_kept, 1), len(ordered))
     if min_kept < len(ordered) and ordered[min_kept] > threshold:
@@ -58,7 +57,7 @@ def ohem_by_sorting(losses, threshold, min_kept):
 
 
 def pixel_losses(logits, labels, class_weight=None):
-    """Cross entropy of each pixel in NumPy, 0 where ignored."""
+    """Compute the cross entropy of each pixel in NumPy, 0 where ignored."""
     logits = logits.double().movedim(1, -1).flatten(0, -2).numpy()
     labels = labels.flatten().numpy()
     shifted = logits - logits.max(1, keepdims=True)
@@ -77,7 +76,7 @@ def pixel_losses(logits, labels, class_weight=None):
     st.lists(st.integers(0, 4), min_size=1, max_size=40),
     st.integers(0, 4),
     st.one_of(st.integers(0, 8), st.integers(0, 60)))
-def test_ohem_mean_is_the_rule_with_ties_zeros_and_any_count(
+def test_ohem_mean_matches_sorting(
         quarters, threshold, min_kept):
     losses = [value / 4 for value in quarters]  # exact, so ties are ties
     got = ohem_mean(torch.tensor(losses), threshold / 4, min_kept)
@@ -94,7 +93,7 @@ def test_ohem_mean_is_the_rule_with_ties_zeros_and_any_count(
     (7, [4., 3., 3., 2., 2., 1., 0.]),
     (8, [4., 3., 3., 2., 2., 1., 0.]),
 ])
-def test_the_loss_number_of_the_count_decides_between_the_rules(min_kept, kept):
+def test_ohem_mean_averages_hard_or_largest_losses(min_kept, kept):
     losses = torch.tensor([2., 3., 0., 4., 1., 3., 2.])
     got = ohem_mean(losses, 2., min_kept)
     assert got.item() == pytest.approx(sum(kept) / len(kept))
@@ -105,7 +104,7 @@ def test_the_loss_number_of_the_count_decides_between_the_rules(min_kept, kept):
     st.integers(1, 3), st.integers(2, 6), st.integers(1, 6),
     st.integers(1, 6), st.floats(0, 1), st.floats(0.05, 0.95),
     st.one_of(st.integers(1, 120), st.floats(0.001, 1)), seeds)
-def test_ohem_is_a_sort_of_the_pixels_of_the_batch(
+def test_ohem_loss_matches_sorting(
         b, c, h, w, ignored, thresh, min_kept, seed):
     make = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(b, c, h, w, generator=make)
@@ -127,7 +126,7 @@ def test_ohem_is_a_sort_of_the_pixels_of_the_batch(
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=40),
     st.integers(0, 6), st.integers(1, 50))
-def test_where_nothing_may_wait_for_a_count_ohem_is_the_same(
+def test_ohem_mean_without_branches_is_equal(
         quarters, threshold, min_kept):
     losses = torch.tensor(quarters) / 4
     looked = gradient(lambda x: ohem_mean(x, threshold / 4, min_kept), losses)
@@ -137,7 +136,7 @@ def test_where_nothing_may_wait_for_a_count_ohem_is_the_same(
     torch.testing.assert_close(blind, looked)
 
 
-def test_ohem_mean_gives_tied_losses_equal_weights():
+def test_ohem_mean_weights_tied_losses_equally():
     losses = torch.tensor([3., 1., 2., 1., 1., 0.])
     value, grad = gradient(lambda x: ohem_mean(x, 9., 4), losses)
     assert value == (3 + 2 + 1 + 1) / 4
@@ -145,13 +144,13 @@ def test_ohem_mean_gives_tied_losses_equal_weights():
         4 * grad, torch.tensor([1., 2 / 3, 1., 2 / 3, 2 / 3, 0.]))
 
 
-def test_a_loss_of_nan_is_not_lost():
+def test_ohem_mean_propagates_nan():
     losses = torch.tensor([3., math.nan, 2., 1.])
     for threshold, min_kept in ((0.5, 1), (9., 1), (9., 3)):
         assert ohem_mean(losses, threshold, min_kept).isnan()
 
 
-def test_ohem_compiles_without_a_break_in_the_graph():
+def test_ohem_loss_compiles_to_one_graph():
     logits, labels = torch.randn(2, 5, 8, 8), random_labels((2, 8, 8), 5)
     loss = OhemCELoss(min_kept=20)
     compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')
@@ -160,7 +159,7 @@ def test_ohem_compiles_without_a_break_in_the_graph():
 
 
 @pytest.mark.parametrize('min_kept', [1, 7, 10**6, 1e-6, 1 / 16, 1.])
-def test_ohem_of_ignored_pixels_alone_is_zero_with_a_gradient_of_zeros(min_kept):
+def test_ohem_loss_of_ignored_pixels_is_zero(min_kept):
     labels = torch.full((2, 5, 6), IGNORE)
     value, grad = gradient(
         lambda x: OhemCELoss(min_kept=min_kept)(x, labels),
@@ -169,7 +168,7 @@ def test_ohem_of_ignored_pixels_alone_is_zero_with_a_gradient_of_zeros(min_kept)
     assert torch.equal(grad, torch.zeros(2, 3, 5, 6))
 
 
-def test_ohem_with_fewer_valid_pixels_than_its_count_averages_zeros_in():
+def test_ohem_loss_with_too_few_valid_pixels_averages_zeros():
     labels = torch.full((1, 4, 4), IGNORE)
     labels[0, 0, :3] = 1
     logits = torch.zeros(1, 2, 4, 4)  # a loss of log 2 for each valid pixel
@@ -177,14 +176,14 @@ def test_ohem_with_fewer_valid_pixels_than_its_count_averages_zeros_in():
     assert loss.item() == pytest.approx(3 * math.log(2) / 12)
 
 
-def test_ohem_with_a_count_above_the_pixels_averages_them_all():
+def test_ohem_loss_with_large_min_kept_averages_all_pixels():
     logits, labels = torch.randn(2, 3, 4, 5), random_labels((2, 4, 5), 3)
     loss = OhemCELoss(thresh=0.01, min_kept=10**6)(logits, labels)
     assert loss.item() == pytest.approx(
         np.mean(pixel_losses(logits, labels)), rel=1e-5)
 
 
-def test_ohem_trains_only_the_pixels_it_keeps():
+def test_ohem_loss_gradient_reaches_min_kept_pixels_only():
     logits, labels = torch.randn(2, 3, 8, 8), random_labels((2, 8, 8), 3)
     _, grad = gradient(lambda x: OhemCELoss(0.01, 9)(x, labels), logits)
     losses = np.array(pixel_losses(logits, labels))
@@ -194,14 +193,13 @@ def test_ohem_trains_only_the_pixels_it_keeps():
 
 
 @pytest.mark.parametrize('fraction, count', [(1 / 16, 8), (0.5, 64), (1., 128)])
-def test_ohem_takes_a_fraction_of_the_pixels_of_the_batch(fraction, count):
+def test_ohem_loss_min_kept_can_be_a_fraction(fraction, count):
     logits, labels = torch.randn(2, 3, 8, 8), random_labels((2, 8, 8), 3)
-    by_fraction = OhemCELoss(0.01, fraction)
-    assert by_fraction.count(2 * 8 * 8) == count
-    assert by_fraction(logits, labels) == OhemCELoss(0.01, count)(logits, labels)
+    assert OhemCELoss(0.01, fraction)(logits, labels) == (
+        OhemCELoss(0.01, count)(logits, labels))
 
 
-def test_ohem_keeps_one_pixel_for_the_count_one_and_all_for_the_fraction_one():
+def test_ohem_loss_min_kept_1_is_one_pixel_and_1_0_is_all():
     logits, labels = torch.randn(2, 3, 8, 8), random_labels((2, 8, 8), 3)
     losses = pixel_losses(logits, labels)
     assert OhemCELoss(0.01, 1)(logits, labels).item() == pytest.approx(
@@ -210,7 +208,7 @@ def test_ohem_keeps_one_pixel_for_the_count_one_and_all_for_the_fraction_one():
         np.mean(losses), rel=1e-5)
 
 
-def test_ohem_keeps_one_sixteenth_at_seven_tenths_by_default():
+def test_ohem_loss_defaults_are_the_authors():
     loss = OhemCELoss()
     assert (loss.thresh, loss.min_kept) == (0.7, 1 / 16)
     assert (loss.loss_weight, loss.loss_name) == (1.0, 'loss_ohem')
@@ -218,7 +216,7 @@ def test_ohem_keeps_one_sixteenth_at_seven_tenths_by_default():
 
 @thorough
 @given(seeds, st.integers(1, 60))
-def test_ohem_weighs_classes_before_it_sorts(seed, min_kept):
+def test_ohem_loss_applies_class_weights_before_selection(seed, min_kept):
     weights = [0.1, 1., 4.]
     make = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 3, 5, 5, generator=make)
@@ -231,7 +229,7 @@ def test_ohem_weighs_classes_before_it_sorts(seed, min_kept):
         ohem_by_sorting(losses, cut, min_kept), rel=1e-5)
 
 
-def test_ohem_weighs_pixels_before_it_sorts():
+def test_ohem_loss_applies_pixel_weights_before_selection():
     logits, labels = torch.randn(1, 3, 4, 4), random_labels((1, 4, 4), 3, 0)
     weight = torch.zeros(1, 4, 4)
     weight[0, 2, 1] = 3.
@@ -242,7 +240,7 @@ def test_ohem_weighs_pixels_before_it_sorts():
     assert grad.abs().sum(1).nonzero().tolist() == [[0, 2, 1]]
 
 
-def test_ohem_ignores_another_id_when_told():
+def test_ohem_loss_ignores_given_id():
     logits, labels = torch.randn(1, 3, 4, 4), random_labels((1, 4, 4), 3, 0)
     other = labels.masked_fill(labels == 2, IGNORE)
     loss = OhemCELoss(0.5, 16)
@@ -250,14 +248,14 @@ def test_ohem_ignores_another_id_when_told():
 
 
 @pytest.mark.parametrize('thresh', [0, 1, -0.1, 1.1, 0., 1., float('nan')])
-def test_ohem_refuses_a_threshold_outside_zero_to_one(thresh):
+def test_ohem_loss_rejects_invalid_thresh(thresh):
     with pytest.raises(ValueError, match=r'thresh must be in \(0, 1\)'):
         OhemCELoss(thresh=thresh)
 
 
 @pytest.mark.parametrize(
     'min_kept', [0, -1, 0., -0.5, 1.5, 10000., float('nan'), float('inf')])
-def test_ohem_refuses_what_is_neither_count_nor_fraction(min_kept):
+def test_ohem_loss_rejects_invalid_min_kept(min_kept):
     with pytest.raises(ValueError, match='min_kept must be a positive count'):
         OhemCELoss(min_kept=min_kept)
 
@@ -266,7 +264,7 @@ def test_ohem_refuses_what_is_neither_count_nor_fraction(min_kept):
 
 
 def dice_by_formula(logits, target, smooth):
-    """Mean over samples, in plain Python."""
+    """Compute the mean over samples in plain Python."""
     terms = []
     for values, truth in zip(logits.flatten(1).tolist(),
                              target.flatten(1).tolist()):
@@ -281,7 +279,7 @@ def dice_by_formula(logits, target, smooth):
 @given(
     st.integers(1, 3), st.integers(1, 6), st.integers(1, 6),
     st.sampled_from([0.5, 1., 10.]), seeds)
-def test_dice_is_its_formula_per_sample(b, h, w, smooth, seed):
+def test_dice_loss_matches_formula(b, h, w, smooth, seed):
     make = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(b, 1, h, w, generator=make)
     labels = torch.randint(0, 2, (b, h, w), generator=make)
@@ -293,7 +291,7 @@ def test_dice_is_its_formula_per_sample(b, h, w, smooth, seed):
 
 @thorough
 @given(seeds, st.floats(0, 1))
-def test_dice_leaves_ignored_pixels_out_of_every_sum(seed, ignored):
+def test_dice_loss_excludes_ignored_pixels(seed, ignored):
     make = torch.Generator().manual_seed(seed)
     logits = torch.randn(1, 1, 5, 6, generator=make)
     labels = random_labels((1, 5, 6), 2, ignored, seed)
@@ -306,7 +304,7 @@ def test_dice_leaves_ignored_pixels_out_of_every_sum(seed, ignored):
     assert not grad[:, 0][~keep].any()
 
 
-def test_dice_leaves_pixels_of_weight_zero_out():
+def test_dice_loss_excludes_pixels_of_weight_zero():
     logits, labels = torch.randn(2, 1, 5, 6), random_labels((2, 5, 6), 2, 0)
     weight = (torch.rand(2, 5, 6) < 0.5).float()
     expected = BinaryDiceLoss()(logits, labels.masked_fill(weight == 0, IGNORE))
@@ -314,7 +312,7 @@ def test_dice_leaves_pixels_of_weight_zero_out():
     assert BinaryDiceLoss()(logits, labels) != expected
 
 
-def test_dice_ignores_another_id_when_told():
+def test_dice_loss_ignores_given_id():
     logits, labels = torch.randn(2, 1, 5, 6), random_labels((2, 5, 6), 2)
     other = labels.masked_fill(labels == IGNORE, 7)
     loss = BinaryDiceLoss()
@@ -322,7 +320,7 @@ def test_dice_ignores_another_id_when_told():
 
 
 @pytest.mark.parametrize('shape', [(2, 2, 4, 4), (2, 4, 4), (2, 1, 4)])
-def test_dice_refuses_logits_of_other_than_one_channel(shape):
+def test_dice_loss_rejects_wrong_shape(shape):
     with pytest.raises(ValueError, match=r'BinaryDiceLoss takes logits \(B, 1'):
         BinaryDiceLoss()(torch.zeros(shape), torch.zeros(2, 4, 4))
 
@@ -345,7 +343,7 @@ def presence_by_loops(labels, classes, ignore):
     st.sampled_from([1, 2, 19, 150, 255, 256, 300]),
     st.sampled_from([IGNORE, None, 0, -1]),
     st.sampled_from([torch.int64, torch.int32, torch.int16]), seeds)
-def test_presence_marks_each_class_that_occurs(
+def test_presence_target_matches_loops(
         b, h, w, classes, ignore, dtype, seed):
     make = torch.Generator().manual_seed(seed)
     labels = torch.randint(-3, classes + 5, (b, h, w), generator=make)
@@ -360,14 +358,14 @@ def test_presence_marks_each_class_that_occurs(
 
 
 @pytest.mark.parametrize('classes', [1, 19, 150, 255, 256, 300])
-def test_presence_takes_label_maps_of_bytes(classes):
+def test_presence_target_accepts_uint8(classes):
     labels = random_labels((2, 9, 9), min(classes, 200)).byte()
     assert torch.equal(
         presence_target(labels, classes),
         presence_by_loops(labels, classes, IGNORE))
 
 
-def test_presence_counts_the_id_255_when_nothing_is_ignored():
+def test_presence_target_without_ignore_index_counts_255():
     labels = torch.full((1, 2, 2), 255)
     assert presence_target(labels, 300).sum() == 0
     assert presence_target(labels, 300, None).nonzero().tolist() == [[0, 255]]
@@ -380,7 +378,7 @@ def bce_by_formula(logits, target):
 
 @thorough
 @given(st.integers(1, 4), st.integers(1, 30), seeds)
-def test_semantic_encoding_loss_is_the_mean_cross_entropy_of_presence(
+def test_semantic_encoding_loss_matches_formula(
         b, classes, seed):
     make = torch.Generator().manual_seed(seed)
     logits = torch.randn(b, classes, generator=make)
@@ -405,7 +403,7 @@ def test_semantic_encoding_loss_averages_the_logits_of_a_map():
     assert grad.abs().min() > 0
 
 
-def test_semantic_encoding_loss_ignores_another_id_when_told():
+def test_semantic_encoding_loss_ignores_given_id():
     labels = torch.tensor([[[0, 1], [2, 2]]])
     logits = torch.randn(1, 4)
     loss = SemanticEncodingLoss()
@@ -415,7 +413,7 @@ def test_semantic_encoding_loss_ignores_another_id_when_told():
 
 
 @pytest.mark.parametrize('shape', [(2, 4), (2, 4, 3, 3)])
-def test_semantic_encoding_loss_weighs_classes(shape):
+def test_semantic_encoding_loss_applies_class_weights(shape):
     logits, labels = torch.randn(shape), random_labels((2, 6, 6), 4)
     weight = torch.tensor([0., 1., 2., 5.])
     pooled = logits.mean((2, 3)) if logits.dim() == 4 else logits
@@ -424,7 +422,7 @@ def test_semantic_encoding_loss_weighs_classes(shape):
     assert got.item() == pytest.approx((terms * weight).mean().item(), rel=1e-5)
 
 
-def test_semantic_encoding_loss_has_no_use_for_weights_of_pixels():
+def test_semantic_encoding_loss_ignores_pixel_weights():
     logits, labels = torch.randn(2, 5, 6, 6), random_labels((2, 6, 6), 5)
     loss = SemanticEncodingLoss()
     assert loss(logits, labels, weight=torch.rand(2, 6, 6)) == loss(
@@ -432,7 +430,7 @@ def test_semantic_encoding_loss_has_no_use_for_weights_of_pixels():
 
 
 @pytest.mark.parametrize('shape', [(5, ), (2, 5, 6), (2, 5, 6, 6, 6)])
-def test_semantic_encoding_loss_refuses_logits_of_another_rank(shape):
+def test_semantic_encoding_loss_rejects_wrong_rank(shape):
     with pytest.raises(ValueError, match='SemanticEncodingLoss takes logits'):
         SemanticEncodingLoss()(torch.zeros(shape), torch.zeros(2, 6, 6).long())
 
@@ -441,7 +439,7 @@ def test_semantic_encoding_loss_refuses_logits_of_another_rank(shape):
 
 
 def edges_by_loops(image, stride, threshold):
-    """Laplacian of one label map (H, W) at a stride, enlarged and cut."""
+    """Threshold the Laplacian of a label map (H, W) at a stride, at full size."""
     h, w = image.shape
     rows, columns = -(-h // stride), -(-w // stride)
     edges = np.zeros((rows, columns), bool)
@@ -459,7 +457,7 @@ def edges_by_loops(image, stride, threshold):
 
 
 def detail_by_loops(labels, weights, threshold):
-    """Fused and cut in single precision, where 0.1 > 0.1 is false."""
+    """Fuse the edges in float32, where 0.1 > 0.1 is false."""
     target = np.zeros(labels.shape, np.float32)
     for image, fused in zip(labels.numpy(), target):
         for stride, weight in zip((1, 2, 4), weights):
@@ -476,7 +474,7 @@ def detail_by_loops(labels, weights, threshold):
         (0.6, 0.3, 0.1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0.2, 0.2, 0.2),
         (0.05, 0.03, 0.03)]),
     st.sampled_from([0.1, 0.25]), seeds)
-def test_the_detail_target_is_that_of_plain_loops(
+def test_detail_target_matches_loops(
         b, h, w, classes, weights, threshold, seed):
     coarse = random_labels((b, -(-h // 3), -(-w // 3)), classes, seed=seed)
     labels = coarse.repeat_interleave(3, 1).repeat_interleave(3, 2)[:, :h, :w]
@@ -485,21 +483,21 @@ def test_the_detail_target_is_that_of_plain_loops(
     assert torch.equal(got, detail_by_loops(labels, weights, threshold))
 
 
-def test_the_stride_four_map_alone_never_counts_at_the_default_weights():
+def test_detail_target_omits_edges_at_stride_4_alone():
     labels = random_labels((2, 24, 32), 5)
     without = detail_target(labels, (0.6, 0.3, 0.))
     assert torch.equal(detail_target(labels), without)
     assert not torch.equal(detail_target(labels, (0.6, 0., 0.)), without)
 
 
-def test_the_detail_of_an_edge_lies_on_the_side_of_the_larger_id():
+def test_detail_target_marks_side_of_larger_id():
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
     labels[0, :, 4:] = 1
     inside = detail_target(labels, (1, 0, 0))[0, 2:6, 2:6]
     assert inside.tolist() == [[0, 0, 1, 0]] * 4
 
 
-def test_the_image_border_is_detail_for_every_class_but_zero():
+def test_detail_target_marks_image_border_unless_id_0():
     for label in (0, 1, IGNORE):
         target = detail_target(torch.full((1, 6, 6), label), (1, 0, 0))[0]
         assert target[1:-1, 1:-1].sum() == 0
@@ -507,13 +505,13 @@ def test_the_image_border_is_detail_for_every_class_but_zero():
 
 
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.int16, torch.int32])
-def test_the_detail_target_takes_any_integer_type(dtype):
+def test_detail_target_accepts_any_integer_type(dtype):
     labels = random_labels((2, 24, 32), 19)
     assert torch.equal(detail_target(labels.to(dtype)), detail_target(labels))
 
 
 @pytest.mark.parametrize('classes', [19, 600])
-def test_autocast_does_not_change_the_detail_target(classes):
+def test_detail_target_is_equal_under_autocast(classes):
     labels = random_labels((2, 24, 32), classes)
     plain = detail_target(labels)
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -521,7 +519,7 @@ def test_autocast_does_not_change_the_detail_target(classes):
 
 
 @pytest.mark.parametrize('size', [(24, 32), (3, 4), (13, 7)])
-def test_detail_loss_resizes_the_logits_and_adds_dice_to_cross_entropy(size):
+def test_detail_loss_matches_formula(size):
     logits, labels = torch.randn(2, 1, *size), random_labels((2, 24, 32), 5)
     resized = F.interpolate(
         logits, (24, 32), mode='bilinear', align_corners=True)
@@ -534,7 +532,7 @@ def test_detail_loss_resizes_the_logits_and_adds_dice_to_cross_entropy(size):
     assert loss(logits, labels).item() == pytest.approx(bce + dice, rel=1e-5)
 
 
-def test_detail_loss_weighs_its_two_terms():
+def test_detail_loss_applies_term_weights():
     logits, labels = torch.randn(2, 1, 6, 8), random_labels((2, 24, 32), 5)
     bce, dice = DetailAggregateLoss().components(logits, labels)
     loss = DetailAggregateLoss(bce_weight=3., dice_weight=5., loss_weight=0.5)
@@ -543,7 +541,7 @@ def test_detail_loss_weighs_its_two_terms():
     torch.testing.assert_close(loss(logits, labels), 1.5 * bce + 2.5 * dice)
 
 
-def test_detail_loss_passes_its_settings_on():
+def test_detail_loss_arguments_reach_target_and_dice():
     logits, labels = torch.randn(2, 1, 24, 32), random_labels((2, 24, 32), 5)
     loss = DetailAggregateLoss((0.3, 0.3, 0.3), threshold=0.5, smooth=20.)
     target = detail_target(labels, (0.3, 0.3, 0.3), 0.5)
@@ -552,12 +550,12 @@ def test_detail_loss_passes_its_settings_on():
 
 
 def neighbours(image, y, x):
-    """Ids of the 3x3 neighbourhood that lie inside of the image."""
+    """Return the ids of a 3x3 neighbourhood inside the image."""
     return image[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].flatten().tolist()
 
 
 @pytest.mark.parametrize('ignore_index', [None, IGNORE])
-def test_invariant_edges_are_where_the_ids_of_a_neighbourhood_differ(ignore_index):
+def test_detail_edges_permutation_invariant_matches_loops(ignore_index):
     labels = random_labels((2, 9, 11), 3, ignored=0.1)
     edges, _, _ = detail_edges(
         labels, ignore_index=ignore_index, permutation_invariant=True)
@@ -568,7 +566,7 @@ def test_invariant_edges_are_where_the_ids_of_a_neighbourhood_differ(ignore_inde
             assert found[y, x] == differ
 
 
-def test_invariant_edges_do_not_depend_on_the_order_of_the_ids():
+def test_detail_target_permutation_invariant_ignores_order_of_ids():
     labels = random_labels((2, 30, 20), 150).div(40, rounding_mode='floor')
     other = torch.randperm(256)[labels]
     invariant = detail_target(labels, permutation_invariant=True)
@@ -576,14 +574,14 @@ def test_invariant_edges_do_not_depend_on_the_order_of_the_ids():
     assert not torch.equal(detail_target(labels), detail_target(other))
 
 
-def test_invariant_edges_lie_on_both_sides_and_not_at_the_border():
+def test_detail_target_permutation_invariant_marks_both_sides():
     labels = torch.full((1, 8, 8), 60000)
     labels[0, :, 4:] = 60001
     target = detail_target(labels, (1, 0, 0), permutation_invariant=True)[0]
     assert target.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]] * 8
 
 
-def test_ignored_pixels_and_the_border_make_no_edge_when_told():
+def test_detail_edges_with_ignore_index_omit_image_border():
     labels = torch.full((1, 8, 8), 5)
     labels[0, 2:4, 3:6] = IGNORE
     assert detail_target(labels, ignore_index=IGNORE).sum() == 0
@@ -592,20 +590,20 @@ def test_ignored_pixels_and_the_border_make_no_edge_when_told():
     assert edges[0].nonzero()[:, 1].unique().tolist() == [6]
 
 
-def test_no_ignored_pixel_is_an_edge_at_any_scale():
+def test_detail_edges_with_ignore_index_omit_ignored_pixels():
     labels = random_labels((2, 24, 32), 5)
     for edges in detail_edges(labels, ignore_index=IGNORE):
         assert edges[labels != IGNORE].any()
         assert not edges[labels == IGNORE].any()
 
 
-def test_the_edges_are_bytes_of_the_size_of_the_labels():
+def test_detail_edges_are_uint8_maps_of_label_size():
     for edges in detail_edges(random_labels((2, 13, 7), 5)):
         assert edges.dtype == torch.uint8 and edges.shape == (2, 13, 7)
         assert edges.max() == 1
 
 
-def test_detail_loss_leaves_ignored_pixels_out_when_told():
+def test_detail_loss_excludes_ignored_pixels():
     logits, labels = torch.randn(2, 1, 24, 32), random_labels((2, 24, 32), 5)
     keep = labels != IGNORE
     target = detail_target(labels, ignore_index=IGNORE)
@@ -622,7 +620,7 @@ def test_detail_loss_leaves_ignored_pixels_out_when_told():
     assert (grad[:, 0][~keep] == 0).all() and (grad[:, 0][keep] != 0).any()
 
 
-def test_detail_loss_of_ignored_pixels_alone_is_finite_with_no_gradient():
+def test_detail_loss_of_ignored_pixels_is_zero():
     labels = torch.full((2, 8, 8), IGNORE)
     value, grad = gradient(
         lambda x: DetailAggregateLoss(ignore_index=IGNORE)(x, labels),
@@ -630,7 +628,7 @@ def test_detail_loss_of_ignored_pixels_alone_is_finite_with_no_gradient():
     assert value == 0 and (grad == 0).all()
 
 
-def test_learned_fusion_starts_at_the_normalised_weights():
+def test_learn_fusion_initial_weights_are_normalised():
     labels = random_labels((2, 24, 32), 5)
     loss = DetailAggregateLoss((1.2, 0.6, 0.2), learn_fusion=True)
     fine, middle, coarse = detail_edges(labels)
@@ -638,7 +636,7 @@ def test_learned_fusion_starts_at_the_normalised_weights():
         loss.target(labels).detach(), 0.6 * fine + 0.3 * middle + 0.1 * coarse)
 
 
-def test_learned_fusion_does_learn_the_scale_that_the_logits_show():
+def test_learn_fusion_increases_weight_of_predicted_stride():
     labels = random_labels((2, 8, 8), 3, ignored=0).repeat_interleave(
         4, 1).repeat_interleave(4, 2)
     loss = DetailAggregateLoss(learn_fusion=True)
@@ -653,29 +651,29 @@ def test_learned_fusion_does_learn_the_scale_that_the_logits_show():
     assert before < 0.11 and loss.fusion_logits.softmax(0)[2] > 0.8
 
 
-def test_fixed_fusion_has_nothing_to_train():
+def test_detail_loss_without_learn_fusion_has_no_parameters():
     assert not list(DetailAggregateLoss().parameters())
 
 
 @pytest.mark.parametrize('weights', [(0.6, 0.3, 0), (1, -1, 1)])
-def test_learned_fusion_refuses_weights_that_are_not_positive(weights):
+def test_learn_fusion_rejects_nonpositive_weights(weights):
     with pytest.raises(ValueError, match='fusion_weights must be positive'):
         DetailAggregateLoss(weights, learn_fusion=True)
 
 
 @pytest.mark.parametrize('weights', [(), (1, ), (0.5, 0.5), (1, 1, 1, 1)])
-def test_detail_loss_refuses_other_than_three_fusion_weights(weights):
+def test_detail_loss_rejects_wrong_number_of_weights(weights):
     with pytest.raises(ValueError, match='fusion_weights must be three'):
         DetailAggregateLoss(fusion_weights=weights)
 
 
 @pytest.mark.parametrize('shape', [(2, 2, 8, 8), (2, 8, 8), (2, 19, 8, 8)])
-def test_detail_loss_refuses_logits_of_other_than_one_channel(shape):
+def test_detail_loss_rejects_wrong_shape(shape):
     with pytest.raises(ValueError, match='DetailAggregateLoss takes logits'):
         DetailAggregateLoss()(torch.zeros(shape), torch.zeros(2, 8, 8).long())
 
 
-# --- What all of them share --------------------------------------------------
+# --- All losses --------------------------------------------------------------
 
 LOSSES = {
     'OhemCELoss': (OhemCELoss, 'loss_ohem', 4),
@@ -693,15 +691,8 @@ def fcn_head(loss_decode, classes, **kwargs):
         loss_decode=loss_decode, **kwargs)
 
 
-def samples(labels):
-    return [
-        SegDataSample(gt_sem_seg=PixelData(data=image[None]))
-        for image in labels
-    ]
-
-
 @pytest.mark.parametrize('name', LOSSES)
-def test_the_registry_builds_each_loss(name):
+def test_registry_builds_each_loss(name):
     built = MODELS.build(dict(type=name))
     cls, loss_name, _ = LOSSES[name]
     assert type(built) is cls
@@ -709,7 +700,7 @@ def test_the_registry_builds_each_loss(name):
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_each_loss_trains_a_stock_head(name):
+def test_losses_train_a_stock_head(name):
     classes = LOSSES[name][2]
     head = fcn_head(dict(type=name, loss_name='loss_mine'), classes)
     labels = random_labels((2, 16, 24), max(classes, 2))
@@ -726,7 +717,7 @@ def test_each_loss_trains_a_stock_head(name):
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_each_loss_stands_beside_another_in_a_stock_head(name):
+def test_losses_combine_with_another_in_a_stock_head(name):
     classes = LOSSES[name][2]
     head = fcn_head(
         [dict(type='CrossEntropyLoss', use_sigmoid=classes == 1),
@@ -739,7 +730,7 @@ def test_each_loss_stands_beside_another_in_a_stock_head(name):
 
 
 @pytest.mark.parametrize('name', ['OhemCELoss', 'BinaryDiceLoss'])
-def test_losses_of_pixels_leave_out_the_ignored_id_of_the_head(name):
+def test_pixel_losses_use_ignore_index_of_head(name):
     classes = LOSSES[name][2]
     head = fcn_head(dict(type=name), classes, ignore_index=77)
     logits, labels = torch.randn(2, classes, 8, 8), random_labels((2, 8, 8), 2)
@@ -750,7 +741,7 @@ def test_losses_of_pixels_leave_out_the_ignored_id_of_the_head(name):
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_each_loss_scales_with_its_weight(name):
+def test_losses_scale_with_loss_weight(name):
     cls, _, channels = LOSSES[name]
     logits = torch.randn(2, channels, 8, 8)
     labels = random_labels((2, 8, 8), 2)
@@ -760,14 +751,14 @@ def test_each_loss_scales_with_its_weight(name):
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_a_name_without_the_word_loss_is_refused(name):
+def test_losses_reject_name_without_loss(name):
     with pytest.raises(ValueError, match="loss_name must contain 'loss'.*ohem"):
         LOSSES[name][0](loss_name='ohem')
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('name', LOSSES)
-def test_half_precision_logits_give_the_single_precision_loss(name, dtype):
+def test_losses_of_half_precision_logits_match_float32(name, dtype):
     cls, _, channels = LOSSES[name]
     logits = (2 + torch.randn(1, channels, 300, 300)).to(dtype)
     labels = torch.ones(1, 300, 300, dtype=torch.int64)  # sums above 65504

@@ -1,10 +1,9 @@
-"""A training step's losses and targets never make the GPU wait for Python."""
+"""Losses and targets of a training step do not make the host wait for a GPU."""
 from contextlib import contextmanager
 
 import pytest
 import torch
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
+from comparisons import samples
 
 from mmseg_encstdc.heads import (
     DetailHead,
@@ -67,7 +66,7 @@ HEADS = {
 
 @contextmanager
 def no_waiting():
-    """CUDA calls that wait for the GPU raise RuntimeError."""
+    """Let CUDA calls that wait for the GPU raise RuntimeError."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode('error')
     try:
@@ -77,7 +76,7 @@ def no_waiting():
 
 
 def logits_of(head, batch, size):
-    """What the head's forward gives: logits, for EncHead presence too."""
+    """Return random output of a head's forward, and its leaf tensors."""
     shape = (batch, head.out_channels, *(side // 8 for side in size))
     maps = torch.randn(shape, device='cuda', requires_grad=True)
     if not isinstance(head, EncHead):
@@ -89,10 +88,10 @@ def logits_of(head, batch, size):
 def label_samples(batch, size):
     labels = torch.randint(0, CLASSES, (batch, 1, *size), device='cuda')
     labels[:, :, :5, :7] = 255
-    return [SegDataSample(gt_sem_seg=PixelData(data=each)) for each in labels]
+    return samples(labels)
 
 
-def test_the_guard_catches_what_waits():
+def test_no_waiting_raises_at_synchronization():
     value = torch.ones((), device='cuda')
     with pytest.raises(RuntimeError, match='synchroniz'), no_waiting():
         value.item()
@@ -100,7 +99,7 @@ def test_the_guard_catches_what_waits():
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_losses_and_their_gradients_do_not_wait(name):
+def test_losses_and_gradients_do_not_wait(name):
     batch, size = 2, (64, 96)
     head, data = HEADS[name]().cuda(), label_samples(batch, size)
     output, leaves = logits_of(head, batch, size)
@@ -110,7 +109,7 @@ def test_losses_and_their_gradients_do_not_wait(name):
         return torch.autograd.grad(
             sum(v for key, v in losses.items() if 'loss' in key), leaves)
 
-    step()  # what is made once may wait
+    step()  # tensors made once may wait
     with no_waiting():
         for _ in range(STEPS):
             gradients = step()
@@ -118,7 +117,7 @@ def test_losses_and_their_gradients_do_not_wait(name):
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_a_whole_head_learns_without_waiting(name):
+def test_training_step_of_head_does_not_wait(name):
     batch, size = 2, (64, 96)
     head, data = HEADS[name]().cuda().train(), label_samples(batch, size)
     features = [

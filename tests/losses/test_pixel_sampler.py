@@ -1,4 +1,4 @@
-"""OHEMPixelSampler picks the pixels that MMSegmentation's sampler picks."""
+"""OHEMPixelSampler selects the pixels that MMSegmentation's sampler selects."""
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +22,7 @@ ignored_fractions = st.sampled_from([0., 0.3, 0.9, 1.])
 
 
 def head(*losses):
-    """What a sampler sees of a decode head."""
+    """Return the attributes of a decode head that a sampler reads."""
     losses = losses or (CrossEntropyLoss(), )
     return SimpleNamespace(
         ignore_index=IGNORE,
@@ -78,7 +78,7 @@ def test_sampler_with_threshold_ignores_class_weights():
         for context in (head(), weighed)))
 
 
-def test_sampler_gives_tied_pixels_equal_weights_and_the_same_loss():
+def test_sampler_weights_tied_pixels_equally():
     losses = torch.tensor([[[3., 1., 1., 1., 0.]]])
     labels = torch.zeros(1, 1, 5, dtype=torch.int64)
     weights = OHEMPixelSampler(head(), None, 3).pixel_weights(
@@ -88,7 +88,7 @@ def test_sampler_gives_tied_pixels_equal_weights_and_the_same_loss():
     assert (weights * losses).sum() == 3 + 1 + 1
 
 
-def test_sampler_takes_pixels_of_losses_it_can_compute():
+def test_sampler_takes_pixels_depends_on_thresh_and_losses():
     assert OHEMPixelSampler(head(CrossEntropyLoss()), None, 5).takes_pixels()
     assert OHEMPixelSampler(head(OhemCELoss()), 0.7, 5).takes_pixels()
     assert not OHEMPixelSampler(head(OhemCELoss()), None, 5).takes_pixels()
@@ -112,8 +112,8 @@ def test_sampler_rejects_labels_of_another_size(thresh, shape):
         sampler.sample(torch.zeros(1, CLASSES, 5, 5), labels)
 
 
-def test_sampler_without_threshold_rejects_a_loss_without_pixels():
+def test_sampler_without_threshold_rejects_loss_without_pixels():
     sampler = OHEMPixelSampler(head(OhemCELoss()), None, 5)
-    with pytest.raises(AssertionError, match='needs losses of pixels'):
+    with pytest.raises(AssertionError, match='needs a loss per pixel'):
         sampler.sample(torch.zeros(1, CLASSES, 5, 5),
                        torch.zeros(1, 1, 5, 5, dtype=torch.int64))

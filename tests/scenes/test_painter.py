@@ -13,8 +13,8 @@ import pytest
 
 from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.scenes.classes import AMBIGUOUS_PAIRS, CLASSES, IGNORE, PALETTE
-from mmseg_encstdc.scenes.files import write_split
 from mmseg_encstdc.scenes.painter import paint_scene
+from mmseg_encstdc.scenes.writer import write_split
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLY_STREET = ('road', 'facade', 'sky', 'car', 'tree')
@@ -103,9 +103,9 @@ class TestContent:
         assert crossed >= 5
 
     def test_one_to_four_percent_of_the_pixels_are_ignored(self, scenes):
-        shares = [(label == IGNORE).mean() for _, label in scenes]
-        assert 0.01 < np.mean(shares) < 0.04
-        assert 0.005 < min(shares) and max(shares) < 0.06
+        fractions = [(label == IGNORE).mean() for _, label in scenes]
+        assert 0.01 < np.mean(fractions) < 0.04
+        assert 0.005 < min(fractions) and max(fractions) < 0.06
 
     def test_light_varies(self, scenes):
         means = np.array([image.mean(axis=(0, 1)) for image, _ in scenes])  # (60, 3)
@@ -226,11 +226,11 @@ class TestWriteSplit:
         assert len(files) == len(set(files.values())) == 9
 
     @pytest.mark.parametrize(
-        'wrong', [{'split': 'dev'}, {'count': 0}, {'seed': -1}, {'workers': 0}]
+        'invalid', [{'split': 'dev'}, {'count': 0}, {'seed': -1}, {'workers': 0}]
     )
-    def test_bad_arguments_are_refused(self, wrong, tmp_path):
-        arguments = {'split': 'val', 'count': 1, 'seed': 0, 'workers': 1, **wrong}
-        with pytest.raises(InputError, match=next(iter(wrong))):
+    def test_bad_arguments_are_refused(self, invalid, tmp_path):
+        arguments = {'split': 'val', 'count': 1, 'seed': 0, 'workers': 1, **invalid}
+        with pytest.raises(InputError, match=next(iter(invalid))):
             write_split(tmp_path, **arguments)
 
 

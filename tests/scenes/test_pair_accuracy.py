@@ -1,4 +1,4 @@
-"""Balanced accuracy within pairs of classes that look the same."""
+"""PairAccuracy matches its definition."""
 import numpy as np
 import pytest
 import torch
@@ -21,18 +21,18 @@ def sample(logits, label):
     return dict(seg_logits=dict(data=logits), gt_sem_seg=dict(data=label[None]))
 
 
-def by_hand(logits, label, own, other):
-    """Share of the pixels of ``own`` at which it beats ``other``."""
-    right = [
+def recall_by_loop(logits, label, own, other):
+    """Return the fraction of pixels of ``own`` where its logit is the larger."""
+    hits = [
         bool(logits[own, y, x] > logits[other, y, x])
         for y, x in zip(*np.nonzero(label.numpy() == own))
     ]
-    return np.mean(right) if right else np.nan
+    return np.mean(hits) if hits else np.nan
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
-def test_it_is_the_mean_of_both_members_recall(seed):
+def test_pair_accuracy_matches_loops(seed):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(4, 6, 7, generator=generator)
     label = torch.randint(0, 5, (6, 7), generator=generator)
@@ -42,11 +42,11 @@ def test_it_is_the_mean_of_both_members_recall(seed):
     found = accuracy.compute_metrics(accuracy.results)
     for (a, b), name in (((0, 1), 'road|floor'), ((2, 3), 'sky|ceiling')):
         expected = 50 * (
-            by_hand(logits, label, a, b) + by_hand(logits, label, b, a))
+            recall_by_loop(logits, label, a, b) + recall_by_loop(logits, label, b, a))
         np.testing.assert_allclose(found[name], expected)
 
 
-def test_always_naming_one_member_is_chance():
+def test_pair_accuracy_of_constant_prediction_is_50():
     logits = torch.zeros(4, 2, 10)
     logits[0] = 1  # road, everywhere
     label = torch.tensor([[0] * 9 + [1]] * 2)
@@ -55,7 +55,7 @@ def test_always_naming_one_member_is_chance():
     assert accuracy.compute_metrics(accuracy.results)['road|floor'] == 50
 
 
-def test_counts_of_images_add_up():
+def test_pair_accuracy_adds_counts_of_images():
     logits = torch.randn(2, 4, 3, 5)
     label = torch.randint(0, 4, (2, 3, 5))
     apart, together = metric(), metric()
@@ -67,7 +67,7 @@ def test_counts_of_images_add_up():
         together.results)
 
 
-def test_a_pair_that_is_no_class_is_refused():
+def test_pair_accuracy_rejects_unknown_class():
     with pytest.raises(ValueError, match="'river' .* accepted are road, floor"):
         metric([('road', 'river')]).process(
             {}, [sample(torch.zeros(4, 2, 2), torch.zeros(2, 2).long())])

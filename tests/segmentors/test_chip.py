@@ -1,4 +1,4 @@
-"""Test protocols of ChipEncoderDecoder, against loops written out here."""
+"""ChipEncoderDecoder's protocols match plain loops."""
 import math
 
 import pytest
@@ -20,7 +20,7 @@ SLIDE = dict(mode='slide', crop_size=(16, 16), stride=(10, 10))
 
 
 def model_config(kind, test_cfg):
-    """A segmentor of stock parts that takes any image size."""
+    """Return the config of a small segmentor of stock parts."""
     norm = dict(type='BN')
     return dict(
         type=kind,
@@ -34,16 +34,16 @@ def model_config(kind, test_cfg):
 
 
 def build(kind, **test_cfg):
-    """The segmentor with weights that do not depend on its kind."""
+    """Build a segmentor; equal seeds give equal weights."""
     torch.manual_seed(0)
     return MODELS.build(ConfigDict(model_config(kind, test_cfg))).eval()
 
 
 class Convolution(ChipEncoderDecoder):
-    """Its network is one 3 x 3 convolution: every expected value is simple.
+    """Replace the network by one 3 x 3 convolution, padded with zeros.
 
-    The kernel is not symmetric, so mirroring matters, and the zeros it sees
-    beyond the border make the place of a crop matter.
+    The kernel is asymmetric, so flipping changes the result; the padding makes it
+    depend on the position of the crop.
     """
 
     def encode_decode(self, inputs, batch_img_metas):
@@ -56,7 +56,7 @@ class Convolution(ChipEncoderDecoder):
 
 
 def convolution(**test_cfg):
-    """The segmentor above, and a list of the sizes its network has seen."""
+    """Build the segmentor above; ``seen`` lists the sizes of its inputs."""
     model = Convolution(**{
         key: value for key, value in
         ConfigDict(model_config('', test_cfg)).items() if key != 'type'})
@@ -74,7 +74,7 @@ def resize(x, height, width):
 
 
 def network(model, crop):
-    """Logits of a crop and of its mirror image, mirrored back."""
+    """Return the logits of a crop and of its mirror image, flipped back."""
     metas = metas_of(crop)
     straight = model.encode_decode(crop, metas)
     mirrored = model.encode_decode(crop.flip(3), metas).flip(3)
@@ -85,7 +85,7 @@ def network(model, crop):
 
 
 @pytest.mark.parametrize('test_cfg', [WHOLE, SLIDE], ids=['whole', 'slide'])
-def test_the_stock_modes_are_as_in_encoder_decoder(test_cfg):
+def test_stock_modes_match_encoder_decoder(test_cfg):
     images = torch.randn(2, 3, 24, 33)
     ours, stock = (build(kind, **test_cfg)
                    for kind in ('ChipEncoderDecoder', 'EncoderDecoder'))
@@ -98,13 +98,13 @@ def test_the_stock_modes_are_as_in_encoder_decoder(test_cfg):
         assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data)
 
 
-def test_training_is_that_of_encoder_decoder():
+def test_training_methods_are_inherited():
     for name in ('loss', 'extract_feat', 'encode_decode', 'postprocess_result'):
         assert getattr(ChipEncoderDecoder, name) is getattr(EncoderDecoder, name)
 
 
 @pytest.mark.parametrize('scale', [0.5, 0.75])
-def test_scale_resizes_the_image_and_then_the_logits_back(scale):
+def test_scale_resizes_image_then_logits(scale):
     images = torch.randn(2, 3, 21, 30)
     model = convolution(mode='whole', scale=scale)
     found = model.inference(images, metas_of(images))
@@ -114,7 +114,7 @@ def test_scale_resizes_the_image_and_then_the_logits_back(scale):
     torch.testing.assert_close(found, expected)
 
 
-def test_scale_also_precedes_the_sliding_window():
+def test_scale_applies_before_sliding_window():
     images = torch.randn(1, 3, 40, 48)
     model = convolution(scale=0.5, **SLIDE)
     found = model.inference(images, metas_of(images))
@@ -125,14 +125,14 @@ def test_scale_also_precedes_the_sliding_window():
     assert set(model.seen) == {(16, 16)}
 
 
-def test_scale_1_is_no_scale():
+def test_scale_1_does_not_resize():
     images = torch.randn(1, 3, 8, 9)
     model = convolution(mode='whole', scale=1)
     found = model.inference(images, metas_of(images))
     assert torch.equal(found, model.encode_decode(images, metas_of(images)))
 
 
-def test_predictions_with_a_scale_have_the_size_of_the_image():
+def test_scale_predictions_have_image_size():
     images = torch.randn(1, 3, 24, 32)
     result, = build('ChipEncoderDecoder', mode='whole', scale=0.5).predict(images)
     assert result.pred_sem_seg.data.shape == (1, 24, 32)
@@ -141,13 +141,13 @@ def test_predictions_with_a_scale_have_the_size_of_the_image():
 # --- chip --------------------------------------------------------------------
 
 
-def encnet_by_hand(model, images, base_size, crop, scales):
-    """PyTorch-Encoding's evaluation, written out.
+def encnet_by_loops(model, images, base_size, crop, scales):
+    """Evaluate like PyTorch-Encoding, by loops.
 
-    The longer side becomes base_size * s. Black goes to the right and below
-    until a crop fits; crops begin every 2/3 of a crop, and a last one that
-    reaches beyond the image is filled with black. Each scores
-    exp(logits + mirrored logits); overlaps are averaged, scales summed.
+    The longer side becomes base_size * s. Images smaller than a crop are padded with
+    black to the right and bottom. Crops begin every 2/3 of a crop, and the last is
+    padded with black. Each scores exp(logits + flipped logits); overlaps are averaged,
+    scales added.
     """
     height, width = images.shape[2:]
     black = (-torch.tensor(MEAN) / torch.tensor(STD)).view(1, 3, 1, 1)
@@ -188,12 +188,11 @@ def encnet_by_hand(model, images, base_size, crop, scales):
     return scores
 
 
-def stdc_by_hand(model, images, crop, scales):
-    """STDC-Seg's chip evaluation, written out.
+def stdc_by_loops(model, images, crop, scales):
+    """Evaluate like STDC-Seg's eval_chip, by loops.
 
-    Crops begin every 5/6 of a crop; a last one that would reach beyond the
-    image moves back inside. Each scores exp(softmax + mirrored softmax);
-    overlaps and scales are summed.
+    Crops begin every 5/6 of a crop, and the last is moved inside the image. Each
+    scores exp(softmax + flipped softmax); overlaps and scales are added.
     """
     height, width = images.shape[2:]
     scores = torch.zeros(images.size(0), CLASSES, height, width)
@@ -226,12 +225,12 @@ STDC = dict(mode='chip', protocol='stdc', stride_rate=5 / 6, flip=True)
     (40, 15, (1., )),  # many crops, the last of them padded
     (26, 12, (0.5, 1., 1.75)),
 ])
-def test_encnet_s_protocol_is_the_authors_loop(size, base_size, crop, scales):
+def test_encnet_protocol_matches_loops(size, base_size, crop, scales):
     images = torch.randn(2, 3, *size)
     model = convolution(
         **ENCNET, base_size=base_size, crop_size=crop, scales=scales)
     found = model.inference(images, metas_of(images))
-    expected = encnet_by_hand(model, images, base_size, crop, scales)
+    expected = encnet_by_loops(model, images, base_size, crop, scales)
     torch.testing.assert_close(found, expected)
 
 
@@ -241,15 +240,15 @@ def test_encnet_s_protocol_is_the_authors_loop(size, base_size, crop, scales):
     (12, (1., )),
     (6, (0.5, 1., 1.75)),
 ])
-def test_stdc_s_protocol_is_the_authors_loop(size, crop, scales):
+def test_stdc_protocol_matches_loops(size, crop, scales):
     images = torch.randn(2, 3, *size)
     model = convolution(**STDC, crop_size=crop, scales=scales)
     found = model.inference(images, metas_of(images))
-    expected = stdc_by_hand(model, images, crop, scales)
+    expected = stdc_by_loops(model, images, crop, scales)
     torch.testing.assert_close(found, expected)
 
 
-def test_stdc_s_protocol_scores_an_image_of_the_crop_s_size_in_one_pass():
+def test_stdc_protocol_scores_one_crop_once():
     images = torch.randn(1, 3, 12, 12)
     model = convolution(**STDC, crop_size=12)
     found = model.inference(images, metas_of(images))
@@ -258,17 +257,17 @@ def test_stdc_s_protocol_scores_an_image_of_the_crop_s_size_in_one_pass():
     torch.testing.assert_close(found, expected)
 
 
-def test_stdc_s_protocol_pads_a_small_image_with_the_mean_colour():
+def test_stdc_protocol_pads_with_mean_colour():
     images = torch.randn(1, 3, 10, 12)
     model = convolution(**{**STDC, 'flip': False}, crop_size=12)
     found = model.inference(images, metas_of(images))
     assert model.seen == [(12, 12)]
-    # The convolution pads with zeros too, so it sees no border at all.
+    # The convolution pads with zeros too, so the padding changes nothing.
     expected = model.encode_decode(images, metas_of(images)).softmax(1).exp()
     torch.testing.assert_close(found, expected)
 
 
-def test_encnet_s_protocol_pads_with_black_not_with_the_mean_colour():
+def test_encnet_protocol_pads_with_black():
     images = torch.randn(1, 3, 10, 12)
     model = convolution(**{**ENCNET, 'flip': False}, crop_size=12)
     found = model.inference(images, metas_of(images))
@@ -278,7 +277,7 @@ def test_encnet_s_protocol_pads_with_black_not_with_the_mean_colour():
 
 
 @pytest.mark.parametrize('protocol', ['encnet', 'stdc'])
-def test_without_flip_only_the_image_itself_is_scored(protocol):
+def test_chip_without_flip_scores_the_image_only(protocol):
     images = torch.randn(1, 3, 12, 12)
     model = convolution(mode='chip', protocol=protocol, stride_rate=0.5, crop_size=12)
     found = model.inference(images, metas_of(images))
@@ -289,7 +288,7 @@ def test_without_flip_only_the_image_itself_is_scored(protocol):
 
 
 @pytest.mark.parametrize('protocol', ['encnet', 'stdc'])
-def test_images_of_a_batch_do_not_mix(protocol):
+def test_chip_scores_images_of_a_batch_independently(protocol):
     images = torch.randn(3, 3, 14, 17)
     model = convolution(mode='chip', protocol=protocol, stride_rate=0.5,
                         crop_size=8, scales=(0.75, 1.), flip=True)
@@ -301,7 +300,7 @@ def test_images_of_a_batch_do_not_mix(protocol):
 
 
 @pytest.mark.parametrize('protocol', ['encnet', 'stdc'])
-def test_a_real_network_predicts_a_class_for_every_pixel(protocol):
+def test_chip_predicts_every_pixel_of_a_network(protocol):
     model = build('ChipEncoderDecoder', mode='chip', protocol=protocol,
                   crop_size=16, stride_rate=2 / 3, base_size=24,
                   scales=(0.75, 1.25), flip=True)
@@ -315,14 +314,14 @@ def test_a_real_network_predicts_a_class_for_every_pixel(protocol):
 
 
 @pytest.mark.parametrize('key', ['protocol', 'crop_size', 'stride_rate'])
-def test_a_missing_key_is_named(key):
+def test_chip_config_rejects_missing_key(key):
     cfg = dict(mode='chip', protocol='stdc', crop_size=8, stride_rate=0.5)
     del cfg[key]
     with pytest.raises(ValueError, match=f"mode 'chip' needs {key}$"):
         build('ChipEncoderDecoder', **cfg)
 
 
-def test_an_unknown_protocol_is_an_error_that_names_the_known_ones():
+def test_chip_config_rejects_unknown_protocol():
     with pytest.raises(ValueError, match=r"\['encnet', 'stdc'\], got 'mine'"):
         build('ChipEncoderDecoder', mode='chip', protocol='mine', crop_size=8,
               stride_rate=0.5)
@@ -330,7 +329,7 @@ def test_an_unknown_protocol_is_an_error_that_names_the_known_ones():
 
 @pytest.mark.parametrize('name', ['ade20k', 'camvid_encnet', 'camvid_stdc',
                                   'cityscapes_encnet', 'cityscapes_stdc'])
-def test_the_modes_of_the_configs_can_be_built(root, name):
+def test_test_modes_of_configs_build(root, name):
     from mmengine.config import Config
     cfg = Config.fromfile(root / 'configs/_base_/datasets' / f'{name}.py')
     chip = build('ChipEncoderDecoder', **cfg.test_modes.chip.test_cfg)
@@ -339,11 +338,11 @@ def test_the_modes_of_the_configs_can_be_built(root, name):
     assert build('ChipEncoderDecoder', **cfg.test_modes.slide.test_cfg)
 
 
-# --- Where crops lie ---------------------------------------------------------
+# --- Sizes and positions of crops --------------------------------------------
 
 
 @given(st.integers(1, 60), st.integers(0, 200), st.data())
-def test_crops_cover_every_pixel_and_none_is_needless(crop, more, data):
+def test_chip_starts_cover_every_pixel(crop, more, data):
     side = crop + more
     stride = data.draw(st.integers(1, crop))
     for shift_last in (False, True):
@@ -362,7 +361,7 @@ def test_crops_cover_every_pixel_and_none_is_needless(crop, more, data):
 
 @given(st.integers(1, 500), st.integers(1, 500), st.floats(0.5, 2.25),
        st.sampled_from([480, 520, 1024]))
-def test_a_scale_sets_the_longer_side_and_keeps_the_aspect(height, width, scale, base):
+def test_chip_size_with_base_size_keeps_aspect_ratio(height, width, scale, base):
     found = chip_size((height, width), scale, base)
     longer = max(height, width)
     target = math.ceil(base * scale)
@@ -371,11 +370,11 @@ def test_a_scale_sets_the_longer_side_and_keeps_the_aspect(height, width, scale,
         assert abs(new - max(old * target / longer, 1)) <= 0.5
 
 
-def test_without_a_base_both_sides_are_cut_to_integers():
+def test_chip_size_without_base_size_rounds_down():
     assert chip_size((375, 500), 0.75) == [281, 375]
 
 
-def test_sizes_of_an_ade20k_image_are_the_authors():
+def test_chip_size_matches_the_authors():
     sizes = [chip_size((512, 683), s, 520) for s in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
     assert sizes == [[195, 260], [292, 390], [390, 520], [487, 650], [585, 780],
                      [682, 910]]
@@ -387,11 +386,11 @@ def test_sizes_of_an_ade20k_image_are_the_authors():
     (dict(crop_size=(8, 8)), 'crop_size must be the side'),
     (dict(scales=()), 'scales must name at least one'),
 ])
-def test_a_protocol_that_would_leave_pixels_unscored_is_refused(change, message):
+def test_chip_config_rejects_invalid_values(change, message):
     cfg = dict(mode='chip', protocol='stdc', crop_size=8, stride_rate=0.5)
     with pytest.raises(ValueError, match=message):
         build('ChipEncoderDecoder', **{**cfg, **change})
 
 
-def test_an_image_of_one_pixel_survives_every_scale():
+def test_chip_size_is_at_least_one_pixel():
     assert chip_size((1, 1), 0.5) == chip_size((1, 1), 0.5, base_size=1) == [1, 1]

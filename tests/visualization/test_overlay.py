@@ -1,4 +1,4 @@
-"""Label maps as colours."""
+"""Label maps in colours, legends and sheets."""
 import numpy as np
 import pytest
 
@@ -12,13 +12,13 @@ from mmseg_encstdc.visualization import (
 PALETTE = [[255, 0, 0], [0, 255, 0], [0, 0, 250]]
 
 
-def test_each_class_gets_its_colour_and_other_ids_are_black():
+def test_colorize_maps_ids_to_palette():
     label = np.array([[0, 1], [2, 255]], np.uint8)
     expected = [[PALETTE[0], PALETTE[1]], [PALETTE[2], [0, 0, 0]]]
     assert colorize(label, PALETTE).tolist() == expected
 
 
-def test_an_overlay_mixes_and_leaves_ignored_pixels_bare():
+def test_overlay_blends_except_ignored_pixels():
     image = np.full((1, 3, 3), 100, np.uint8)
     label = np.array([[0, 2, 255]], np.uint8)
     mixed = overlay(image, label, PALETTE, opacity=0.5)
@@ -28,27 +28,27 @@ def test_an_overlay_mixes_and_leaves_ignored_pixels_bare():
 
 
 @pytest.mark.parametrize('opacity, expected', [(0, 100), (1, 0)])
-def test_opacity_goes_from_the_image_to_the_colours(opacity, expected):
+def test_overlay_opacity(opacity, expected):
     image = np.full((4, 5, 3), 100, np.uint8)
     label = np.ones((4, 5), np.uint8)
     assert (overlay(image, label, PALETTE, opacity)[..., 0] == expected).all()
 
 
-def test_an_overlay_refuses_a_label_of_another_size():
+def test_overlay_rejects_other_label_size():
     with pytest.raises(ValueError, match='differ in size'):
         overlay(np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), np.uint8),
                 PALETTE)
 
 
 @pytest.mark.parametrize('width', [60, 200, 1000])
-def test_a_legend_shows_every_colour_at_any_width(width):
+def test_legend_shows_every_colour(width):
     picture = legend(['road', 'sky', 'a long name'], PALETTE, width)
     assert picture.shape[1] == width
     colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
     assert {tuple(c) for c in PALETTE} <= colours
 
 
-def test_a_contact_sheet_holds_every_picture_whole():
+def test_contact_sheet_shows_every_picture():
     pictures = [[np.full((3, 4, 3), 10, np.uint8)],
                 [np.full((2, 7, 3), 20, np.uint8),
                  np.full((5, 1, 3), 30, np.uint8)]]

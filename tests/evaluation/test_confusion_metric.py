@@ -1,10 +1,7 @@
-"""The measures, and how they are collected, written and logged."""
+"""ConfusionMetric: measures, counts, log, files, several processes."""
 import json
 import math
 import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 from PIL import Image
+from two_processes import run_two_processes
 
 from mmseg_encstdc.evaluation import ConfusionMetric, measures
 
@@ -22,7 +20,7 @@ NAMES = ('PA', 'mPA', 'mIoU', 'FWIoU')
 
 
 def sample_of(prediction, label=None, **meta):
-    """One image as an evaluator hands it to a metric."""
+    """Return the sample of an image that an evaluator gives to a metric."""
     sample = dict(pred_sem_seg=dict(data=torch.as_tensor(prediction)[None]), **meta)
     if label is not None:
         sample['gt_sem_seg'] = dict(data=torch.as_tensor(label)[None])
@@ -30,14 +28,14 @@ def sample_of(prediction, label=None, **meta):
 
 
 def metric_of(classes, **kwargs):
-    """The metric as a config builds it, told the class names."""
+    """Build the metric from a config and set the class names."""
     metric = METRICS.build(dict(type='ConfusionMetric', **kwargs))
     metric.dataset_meta = dict(classes=tuple(f'class{i}' for i in range(classes)))
     return metric
 
 
 def evaluate(pairs, classes, **kwargs):
-    """Measures, in percent, of (prediction, label) pairs of numpy arrays."""
+    """Return the measures, in percent, of (prediction, label) arrays."""
     metric = metric_of(classes, **kwargs)
     for i, (prediction, label) in enumerate(pairs):
         metric.process({}, [sample_of(prediction, label, img_path=f'{i}.jpg')])
@@ -45,19 +43,19 @@ def evaluate(pairs, classes, **kwargs):
 
 
 def random_pairs(count, classes, size=(5, 7), ignored=0.2):
-    """Predictions and labels of which some are right and some ignored."""
+    """Draw predictions and labels; some are equal and some ignored."""
     pairs = []
     for _ in range(count):
         label = np.random.randint(0, classes, size)
-        wrong = np.random.randint(0, classes, size)
-        prediction = np.where(np.random.rand(*size) < .6, label, wrong)
+        other = np.random.randint(0, classes, size)
+        prediction = np.where(np.random.rand(*size) < .6, label, other)
         label[np.random.rand(*size) < ignored] = 255
         pairs.append((prediction, label))
     return pairs
 
 
 def pixel_loop(prediction, label, classes, ignore_index=255):
-    """The measures by their definitions, in percent, one pixel at a time."""
+    """Compute the measures by their definitions, in percent, pixel by pixel."""
     pairs = zip(label.ravel().tolist(), prediction.ravel().tolist())
     pixels = [(t, p) for t, p in pairs if t != ignore_index]
     ious, accuracies, weighted = [], [], 0.
@@ -70,15 +68,15 @@ def pixel_loop(prediction, label, classes, ignore_index=255):
             weighted += labelled / len(pixels) * both / either
         if labelled:
             accuracies.append(both / labelled)
-    right = sum(t == p for t, p in pixels)
-    return dict(PA=100 * right / len(pixels),
+    hits = sum(t == p for t, p in pixels)
+    return dict(PA=100 * hits / len(pixels),
                 mPA=100 * sum(accuracies) / len(accuracies),
                 mIoU=100 * sum(ious) / len(ious), FWIoU=100 * weighted)
 
 
 @pytest.fixture
 def logged(caplog):
-    """The messages of MMEngine's current log."""
+    """Return the messages of MMEngine's current logger."""
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     yield lambda: [record.getMessage() for record in caplog.records]
@@ -91,7 +89,7 @@ maps = hnp.arrays(np.int64, (3, 5), elements=st.integers(0, 3))
 
 
 @given(maps, maps, hnp.arrays(bool, (3, 5)))
-def test_measures_are_what_a_loop_over_the_pixels_gives(prediction, label, ignored):
+def test_measures_match_pixel_loop(prediction, label, ignored):
     ignored[0, 0] = False
     label = np.where(ignored, 255, label)
     found = evaluate([(prediction, label)], classes=4)
@@ -99,7 +97,7 @@ def test_measures_are_what_a_loop_over_the_pixels_gives(prediction, label, ignor
     assert found == pytest.approx(expected, abs=1e-10)
 
 
-def test_a_small_confusion_matrix_by_hand():
+def test_measures_of_small_matrix():
     found = measures(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
     assert found['PA'] == 7 / 10
     assert found['Acc'][:2].tolist() == [3 / 4, 4 / 6]
@@ -110,7 +108,7 @@ def test_a_small_confusion_matrix_by_hand():
     assert found['FWIoU'] == pytest.approx(.4 * 3 / 6 + .6 * 4 / 7)
 
 
-def test_a_class_that_is_only_predicted_has_an_iou_of_0_and_no_accuracy():
+def test_measures_of_class_without_labels():
     found = measures(np.array([[3, 1], [0, 0]]))
     assert found['IoU'].tolist() == [3 / 4, 0]
     assert found['mIoU'] == 3 / 8
@@ -118,7 +116,7 @@ def test_a_class_that_is_only_predicted_has_an_iou_of_0_and_no_accuracy():
     assert found['mPA'] == 3 / 4
 
 
-def test_counts_beyond_float32_are_exact():
+def test_measures_of_large_counts_are_exact():
     many = 2**24
     results = [(np.array([0, 3]), np.array([many, many])),
                (np.array([0, 1]), np.array([1, 1]))] * 3
@@ -128,7 +126,7 @@ def test_counts_beyond_float32_are_exact():
     assert measures(matrix)['PA'] == (6 * many + 3) / (6 * many + 6)
 
 
-def test_measures_agree_with_those_of_mmsegmentation(logged):
+def test_measures_match_mmsegmentation(logged):
     from mmseg.evaluation import IoUMetric
     pairs = random_pairs(6, classes=5)
     stock = IoUMetric(iou_metrics=['mIoU'])
@@ -141,33 +139,33 @@ def test_measures_agree_with_those_of_mmsegmentation(logged):
         assert round(ours[name], 2) == pytest.approx(theirs[other], abs=1e-6)
 
 
-# --- What is counted ---------------------------------------------------------
+# --- Counts ------------------------------------------------------------------
 
 
-def test_ignored_pixels_do_not_count_whatever_is_predicted_there():
+def test_counts_exclude_ignored_pixels():
     prediction, label = np.array([[0, 1, 1]]), np.array([[0, 1, 255]])
     assert evaluate([(prediction, label)], classes=2)['PA'] == 100
 
 
-def test_another_ignore_index_is_ignored_instead():
+def test_counts_use_ignore_index():
     prediction, label = np.array([[0, 1, 1]]), np.array([[0, 0, 7]])
     assert evaluate([(prediction, label)], 2, ignore_index=7)['PA'] == 50
 
 
-def test_an_image_that_is_all_ignored_changes_nothing():
+def test_counts_of_ignored_image_are_zero():
     pairs = random_pairs(2, classes=3)
     nothing = (np.zeros((4, 4), int), np.full((4, 4), 255))
     assert evaluate([*pairs, nothing], classes=3) == evaluate(pairs, classes=3)
 
 
-def test_without_any_labelled_pixel_the_measures_are_undefined():
+def test_measures_without_labels_are_nan():
     nothing = (np.zeros((4, 4), int), np.full((4, 4), 255))
     found = evaluate([nothing], classes=3)
     assert set(found) == set(NAMES)
     assert all(math.isnan(value) for value in found.values())
 
 
-def test_the_counts_of_the_images_sum_to_the_dense_confusion_matrix():
+def test_counts_sum_to_confusion_matrix():
     pairs = random_pairs(5, classes=6)
     metric, dense = metric_of(6), np.zeros((6, 6), int)
     for prediction, label in pairs:
@@ -178,7 +176,7 @@ def test_the_counts_of_the_images_sum_to_the_dense_confusion_matrix():
     assert np.array_equal(metric.confusion(metric.results, 6), dense)
 
 
-def test_an_image_holds_only_the_cells_that_it_touches():
+def test_counts_are_sparse():
     metric = metric_of(150)
     metric.process({}, [sample_of(np.array([[7, 7, 9]]), np.array([[7, 7, 8]]))])
     (cells, counts), = metric.results
@@ -186,7 +184,7 @@ def test_an_image_holds_only_the_cells_that_it_touches():
     assert counts.tolist() == [2, 1]
 
 
-def test_labels_and_predictions_of_any_integer_type_count_the_same():
+def test_counts_accept_any_integer_type():
     (prediction, label), = random_pairs(1, classes=20)
     expected = evaluate([(prediction, label)], classes=20)
     for kind in (np.uint8, np.int32, np.int64):
@@ -194,12 +192,12 @@ def test_labels_and_predictions_of_any_integer_type_count_the_same():
         assert evaluate([(prediction.astype(kind), label)], classes=20) == expected
 
 
-def test_the_order_of_the_images_does_not_matter():
+def test_measures_do_not_depend_on_order():
     pairs = random_pairs(7, classes=4)
     assert evaluate(pairs, classes=4) == evaluate(pairs[::-1], classes=4)
 
 
-def test_a_second_evaluation_starts_from_nothing():
+def test_confusion_metric_evaluate_resets_results():
     metric, pairs = metric_of(3), random_pairs(2, classes=3)
     first = []
     for pair in pairs:
@@ -215,18 +213,18 @@ def test_a_second_evaluation_starts_from_nothing():
     ([[0, 2]], [[0, 3]], 'label holds values 0 to 3'),
     ([[0, 2]], [[-1, 2]], 'label holds values -1 to 2'),
 ])
-def test_values_outside_the_classes_are_an_error_that_names_them(
+def test_counts_reject_values_outside_classes(
         prediction, label, message):
     with pytest.raises(ValueError, match=f'{message}, .* has classes 0 to 2'):
         evaluate([(np.array(prediction), np.array(label))], classes=3)
 
 
-def test_a_prediction_outside_the_classes_passes_where_the_label_is_ignored():
+def test_counts_accept_any_prediction_at_ignored_pixels():
     found = evaluate([(np.array([[0, 9]]), np.array([[0, 255]]))], classes=3)
     assert found['PA'] == 100
 
 
-def test_a_prefix_goes_before_every_name():
+def test_confusion_metric_prefixes_names():
     found = evaluate(random_pairs(1, classes=3), classes=3, prefix='val')
     assert set(found) == {f'val/{name}' for name in NAMES}
 
@@ -234,7 +232,7 @@ def test_a_prefix_goes_before_every_name():
 # --- The log -----------------------------------------------------------------
 
 
-def test_the_log_has_a_line_a_class_and_names_what_the_means_leave_out(logged):
+def test_log_names_classes_left_out(logged):
     prediction, label = np.array([[0, 0, 2, 0]]), np.array([[0, 0, 0, 255]])
     evaluate([(prediction, label)], classes=4)
     text = '\n'.join(logged())
@@ -247,7 +245,7 @@ def test_the_log_has_a_line_a_class_and_names_what_the_means_leave_out(logged):
             in text)
 
 
-def test_nothing_is_said_to_be_left_out_when_every_class_occurs(logged):
+def test_log_of_all_classes_names_none_left_out(logged):
     evaluate([(np.array([[0, 1]]), np.array([[0, 1]]))], classes=2)
     assert any('IoU of each class' in message for message in logged())
     assert not any('leaves out' in message for message in logged())
@@ -262,7 +260,7 @@ def read(path):
         return np.asarray(image)
 
 
-def test_predictions_are_written_as_8_bit_png_under_the_names_of_the_images(tmp_path):
+def test_predictions_are_written_as_png(tmp_path):
     metric = metric_of(5, output_dir=str(tmp_path / 'out'))
     pairs = random_pairs(2, classes=5)
     names = ['first.jpg', 'street/second.v2.png']
@@ -272,7 +270,7 @@ def test_predictions_are_written_as_8_bit_png_under_the_names_of_the_images(tmp_
         assert np.array_equal(read(tmp_path / 'out' / f'{stem}.png'), prediction)
 
 
-def test_reduced_labels_are_written_with_the_ids_of_the_files(tmp_path):
+def test_predictions_are_written_in_file_ids(tmp_path):
     metric = metric_of(150, output_dir=str(tmp_path))
     prediction = np.array([[0, 149, 7]])
     metric.process({}, [sample_of(prediction, prediction, img_path='a.jpg',
@@ -280,7 +278,7 @@ def test_reduced_labels_are_written_with_the_ids_of_the_files(tmp_path):
     assert read(tmp_path / 'a.png').tolist() == [[1, 150, 8]]
 
 
-def test_metrics_json_holds_all_measures_and_the_confusion_matrix(tmp_path):
+def test_metrics_json_holds_measures_and_confusion(tmp_path):
     prediction, label = np.array([[0, 0, 2, 0]]), np.array([[0, 0, 0, 255]])
     found = evaluate([(prediction, label)], classes=4, output_dir=str(tmp_path))
     written = json.loads((tmp_path / 'metrics.json').read_text())
@@ -291,7 +289,7 @@ def test_metrics_json_holds_all_measures_and_the_confusion_matrix(tmp_path):
     assert written['confusion'] == [[2, 0, 1, 0]] + [[0] * 4] * 3
 
 
-def test_metrics_json_is_json_even_when_nothing_could_be_scored(tmp_path):
+def test_metrics_json_without_labels_is_valid_json(tmp_path):
     nothing = (np.zeros((2, 2), int), np.full((2, 2), 255))
     evaluate([nothing], classes=2, output_dir=str(tmp_path))
     text = (tmp_path / 'metrics.json').read_text()
@@ -303,7 +301,7 @@ def test_metrics_json_is_json_even_when_nothing_could_be_scored(tmp_path):
     assert written['confusion'] == [[0, 0], [0, 0]]
 
 
-def test_images_without_labels_can_be_predicted_only(tmp_path, logged):
+def test_format_only_writes_predictions(tmp_path, logged):
     metric = metric_of(5, output_dir=str(tmp_path), format_only=True)
     prediction = np.array([[4, 1]])
     for name in ('a', 'b'):
@@ -314,12 +312,12 @@ def test_images_without_labels_can_be_predicted_only(tmp_path, logged):
     assert f'predictions are in {tmp_path}' in logged()
 
 
-def test_predicting_only_needs_a_folder():
+def test_format_only_requires_output_dir():
     with pytest.raises(ValueError, match='format_only needs an output_dir'):
         metric_of(5, format_only=True)
 
 
-def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+def test_without_output_dir_no_file_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evaluate(random_pairs(1, classes=3), classes=3)
     assert os.listdir(tmp_path) == []
@@ -328,81 +326,50 @@ def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
 # --- Several processes -------------------------------------------------------
 
 TWO_PROCESSES = """
-    import json
-    import sys
-    import numpy as np
-    import torch
-    import torch.distributed as dist
-    from mmengine.dataset import DefaultSampler
-    import mmseg_encstdc
-    from mmseg.registry import METRICS
-
-    rank, store, pairs, out = int(sys.argv[1]), *sys.argv[2:]
-    dist.init_process_group('gloo', init_method='file://' + store, rank=rank,
-                            world_size=2)
-    with np.load(pairs) as file:
-        images = list(zip(file['predictions'], file['labels']))
-    found = {}
-    for count in (6, 5, 1):
-        metric = METRICS.build(dict(
-            type='ConfusionMetric', output_dir=f'{out}/{count}_{rank}'))
-        metric.dataset_meta = dict(classes=tuple('abcd'))
-        for i in DefaultSampler(range(count), shuffle=False):
-            prediction, label = map(torch.as_tensor, images[i])
-            metric.process({}, [dict(
-                pred_sem_seg=dict(data=prediction[None]),
-                gt_sem_seg=dict(data=label[None]), img_path=f'{i}.jpg')])
-        found[count] = metric.evaluate(count)
-    with open(f'{out}/{rank}.json', 'w') as file:
-        json.dump(found, file)
-    dist.barrier()
-    dist.destroy_process_group()
+with np.load(f'{folder}/pairs.npz') as file:
+    images = list(zip(file['predictions'], file['labels']))
+for count in (6, 5, 1):
+    metric = METRICS.build(dict(
+        type='ConfusionMetric', output_dir=f'{folder}/{count}_{rank}'))
+    metric.dataset_meta = dict(classes=tuple('abcd'))
+    for i in DefaultSampler(range(count), shuffle=False):
+        prediction, label = map(torch.as_tensor, images[i])
+        metric.process({}, [dict(
+            pred_sem_seg=dict(data=prediction[None]),
+            gt_sem_seg=dict(data=label[None]), img_path=f'{i}.jpg')])
+    found[count] = metric.evaluate(count)
 """
 
 
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
-    """Pairs, and the folder of what two gloo processes make of 6, 5 and 1."""
+    """Return pairs, the output folder, and the measures of two processes."""
     folder = tmp_path_factory.mktemp('two_processes')
     np.random.seed(0)
     pairs = random_pairs(6, classes=4)
     predictions, labels = map(np.stack, zip(*pairs))
     np.savez(folder / 'pairs.npz', predictions=predictions, labels=labels)
-    script = folder / 'script.py'
-    script.write_text(textwrap.dedent(TWO_PROCESSES))
-    root = os.path.dirname(os.path.dirname(sys.modules['mmseg_encstdc'].__file__))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, '-W', 'ignore', str(script), str(rank),
-             str(folder / 'store'), str(folder / 'pairs.npz'), str(folder)],
-            cwd=folder, env={**os.environ, 'PYTHONPATH': root},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], errors
-    return pairs, folder
+    return pairs, folder, run_two_processes(folder, TWO_PROCESSES)
 
 
 @pytest.mark.parametrize('count', [6, 5, 1])
-def test_two_processes_find_what_one_finds(two_processes, tmp_path, count):
-    pairs, folder = two_processes
+def test_confusion_metric_of_two_processes_matches_one(two_processes, tmp_path, count):
+    pairs, folder, ranks = two_processes
     alone = evaluate(pairs[:count], classes=4, output_dir=str(tmp_path))
-    for rank in (0, 1):
-        found = json.loads((folder / f'{rank}.json').read_text())
+    for found in ranks:
         assert found[str(count)] == alone
     ours = json.loads((tmp_path / 'metrics.json').read_text())
     theirs = json.loads((folder / f'{count}_0' / 'metrics.json').read_text())
     assert theirs['confusion'] == ours['confusion']
 
 
-def test_only_the_first_process_writes_the_measures(two_processes):
-    _, folder = two_processes
+def test_first_process_writes_metrics_json(two_processes):
+    _, folder, _ = two_processes
     assert (folder / '5_0' / 'metrics.json').exists()
     assert not (folder / '5_1' / 'metrics.json').exists()
 
 
-def test_two_images_of_one_name_are_not_written_over_each_other(tmp_path):
+def test_predictions_reject_repeated_name(tmp_path):
     metric = metric_of(2, output_dir=str(tmp_path))
     one = np.zeros((2, 2), np.int64)
     metric.process({}, [sample_of(one, one, img_path='a/same.jpg')])

@@ -1,4 +1,4 @@
-"""Write the generated demo set to a folder, and recognise a set that is there.
+"""Write the generated demo set to a folder, unless it is there already.
 
 A set is OUT/{images,labels}/{train,val}/NNNN.png and OUT/scenes.json, which says
 which set it is and whether every file has been written.
@@ -72,7 +72,7 @@ def read_record(out: Path) -> Optional[Dict[str, int]]:
     """Return the record of the set in a folder, or None if there is none.
 
     Raises:
-        InputError: when ``out`` holds something that this must not replace.
+        InputError: when ``out`` holds anything but a set.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f'{out} is a file; give a folder as OUT')
@@ -105,7 +105,7 @@ def list_files(out: Path, record: Dict[str, int]) -> List[Path]:
 
 def write_split(folder: Path, split: str, count: int, seed: int,
                 workers: int = 1) -> List[np.ndarray]:
-    """Write ``folder/{images,labels}/split/NNNN.png``, over files that are there.
+    """Write ``folder/{images,labels}/split/NNNN.png``, replacing existing files.
 
     Args:
         folder: root of the data set, made if missing.

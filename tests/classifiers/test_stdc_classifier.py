@@ -1,4 +1,4 @@
-"""The authors' classification network, against its formula written out."""
+"""STDCClassifier matches its formula."""
 import copy
 
 import pytest
@@ -14,7 +14,7 @@ CHANNELS = (4, 8, 16, 16, 32)
 
 
 def config(classes=CLASSES, **kwargs):
-    """A thin network: the last conv and the linear layers keep 1024."""
+    """Return the config of a narrow network; its head has 1024 channels."""
     backbone = dict(type='STDCNet', stdc_type='STDCNet1', channels=CHANNELS,
                     with_final_conv=True, out_strides=(32, ))
     backbone.update(kwargs.pop('backbone', {}))
@@ -23,7 +23,7 @@ def config(classes=CLASSES, **kwargs):
 
 
 def build(**kwargs):
-    """In float64, with linear layers that let every input be seen."""
+    """Build in float64, with linear weights large enough to compare."""
     model = MODELS.build(config(**kwargs)).double()
     for layer in (model.fc, model.linear):
         torch.nn.init.normal_(layer.weight, std=.1)
@@ -41,8 +41,8 @@ def images(count=3, height=64, width=96):
     return torch.randn(count, 3, height, width, dtype=torch.float64)
 
 
-def written_out(model, x):
-    """Logits by the formula, one image and one neuron at a time."""
+def logits_by_loops(model, x):
+    """Compute logits by the formula, one image and one neuron at a time."""
     rows = []
     for features in model.backbone(x)[-1]:  # (1024, h, w)
         pooled = [float((plane * plane).sum()) / plane.numel() for plane in features]
@@ -57,22 +57,22 @@ def written_out(model, x):
 
 
 @pytest.mark.parametrize('size', [(32, 32), (64, 96), (50, 33)])
-def test_logits_have_one_row_an_image(size):
+def test_logits_shape(size):
     model = build().eval()
     assert model(images(2, *size)).shape == (2, CLASSES)
 
 
 @torch.no_grad()
-def test_logits_are_the_formula_step_by_step():
+def test_logits_match_loops():
     model, x = build().eval(), images()
-    expected = written_out(model, x)
+    expected = logits_by_loops(model, x)
     assert torch.allclose(model(x), expected, rtol=1e-9, atol=1e-12)
     assert expected.std() > 0
 
 
 @pytest.mark.parametrize('kind, blocks', [('STDCNet1', (2, 2, 2)),
                                           ('STDCNet2', (4, 5, 3))])
-def test_weights_are_those_of_the_authors_without_their_idle_norm(kind, blocks):
+def test_state_dict_matches_the_authors(kind, blocks):
     with torch.device('meta'):
         model = MODELS.build(config(1000, backbone=dict(
             stdc_type=kind, channels=(32, 64, 256, 512, 1024))))
@@ -88,13 +88,13 @@ def test_weights_are_those_of_the_authors_without_their_idle_norm(kind, blocks):
     assert tuple(stages) == blocks
 
 
-def test_a_last_stage_wider_than_1024_widens_the_head():
+def test_head_channels_are_those_of_final_conv():
     model = MODELS.build(config(backbone=dict(channels=(4, 8, 16, 16, 1040))))
     assert model.fc.weight.shape == (1040, 1040)
     assert model.linear.weight.shape == (CLASSES, 1040)
 
 
-def test_other_strides_may_be_returned_before_the_last():
+def test_logits_use_the_last_map_of_the_backbone():
     torch.manual_seed(1)
     alone = build().eval()
     torch.manual_seed(1)
@@ -103,7 +103,7 @@ def test_other_strides_may_be_returned_before_the_last():
     assert torch.equal(alone(x), among(x))
 
 
-def test_weights_start_as_the_authors_do():
+def test_init_weights_matches_the_authors():
     model = MODELS.build(config())
     model.init_weights()
     for layer in (model.fc, model.linear):
@@ -115,18 +115,18 @@ def test_weights_start_as_the_authors_do():
 @pytest.mark.parametrize('backbone', [
     dict(with_final_conv=False), dict(out_strides=(32, 8)),
     dict(out_strides=(16, ))])
-def test_a_backbone_that_ends_elsewhere_is_refused(backbone):
+def test_classifier_rejects_other_backbones(backbone):
     with pytest.raises(InputError, match='with_final_conv=True .* out_strides is 32'):
         MODELS.build(config(backbone=backbone))
 
 
-@pytest.mark.parametrize('share', [-.1, 1., 2])
-def test_a_label_smooth_out_of_range_is_refused(share):
+@pytest.mark.parametrize('label_smooth', [-.1, 1., 2])
+def test_classifier_rejects_invalid_label_smooth(label_smooth):
     with pytest.raises(InputError, match=r'label_smooth must be in \[0, 1\)'):
-        MODELS.build(config(label_smooth=share))
+        MODELS.build(config(label_smooth=label_smooth))
 
 
-def test_an_unknown_mode_names_the_three():
+def test_classifier_rejects_unknown_mode():
     with pytest.raises(ValueError, match="'tensor', 'loss' or 'predict', got 'x'"):
         build()(images(), mode='x')
 
@@ -136,7 +136,7 @@ def test_an_unknown_mode_names_the_three():
 
 def test_dropout_is_active_in_training_only():
     model, x = build(dropout_ratio=.5), images()
-    model.backbone.eval()  # whose norms would differ too
+    model.backbone.eval()  # its norms would differ too
     assert not torch.equal(model(x), model(x))
     model.eval()
     assert torch.equal(model(x), model(x))
@@ -150,14 +150,14 @@ def test_dropout_acts_on_the_hidden_neurons():
     model(x)
     model.eval()
     model(x)
-    dropped, whole = seen
-    kept = (dropped != 0)[whole > 0]
+    dropped, full = seen
+    kept = (dropped != 0)[full > 0]
     assert kept.float().mean() == pytest.approx(.8, abs=.03)
-    assert torch.allclose(dropped[dropped != 0], whole[dropped != 0] / .8)
+    assert torch.allclose(dropped[dropped != 0], full[dropped != 0] / .8)
 
 
 @pytest.mark.parametrize('smooth', [0., .1])
-def test_the_loss_is_the_cross_entropy_with_smoothed_targets(smooth):
+def test_loss_matches_formula(smooth):
     model, x, labels = build(label_smooth=smooth).eval(), images(), [3, 0, 6]
     found = model(x, samples(*labels), mode='loss')
     log_p = model(x).log_softmax(1)
@@ -168,18 +168,18 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_targets(smooth):
     assert found['loss_cls'].item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_the_log_has_the_accuracy_but_the_loss_does_not():
+def test_loss_logs_top1():
     model, x = build().eval(), images(4)
-    right = model(x).argmax(1).tolist()
-    wrong = (right[3] + 1) % CLASSES
-    losses = model(x, samples(*right[:3], wrong), mode='loss')
+    labels = model(x).argmax(1).tolist()
+    labels[3] = (labels[3] + 1) % CLASSES
+    losses = model(x, samples(*labels), mode='loss')
     assert losses['top1'].item() == 75
     total, log = model.parse_losses(losses)
     assert total.item() == losses['loss_cls'].item()
     assert set(log) == {'loss', 'loss_cls', 'top1'}
 
 
-def test_a_gradient_reaches_every_parameter():
+def test_gradients_reach_every_parameter():
     model = build().train()
     total, _ = model.parse_losses(model(images(4), samples(0, 1, 2, 3), mode='loss'))
     total.backward()
@@ -187,7 +187,7 @@ def test_a_gradient_reaches_every_parameter():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_gradients_of_the_head_are_those_of_the_formula():
+def test_head_gradcheck():
     model = build(dropout_ratio=0.).train()
     model.backbone.eval()
     features = model.backbone(images(2))[-1].detach().requires_grad_()
@@ -208,7 +208,7 @@ def test_gradients_of_the_head_are_those_of_the_formula():
 # --- Prediction --------------------------------------------------------------
 
 
-def test_predictions_are_added_to_the_data_samples():
+def test_predict_adds_to_data_samples():
     model, x, given = build().eval(), images(2), samples(1, 2)
     found = model(x, given, mode='predict')
     assert found[0] is given[0] and found[1] is given[1]
@@ -218,13 +218,13 @@ def test_predictions_are_added_to_the_data_samples():
     assert [int(sample.gt_label) for sample in found] == [1, 2]
 
 
-def test_images_without_data_samples_are_predicted_too():
+def test_predict_without_data_samples():
     found = build().eval()(images(2), mode='predict')
     assert [set(sample.keys()) for sample in found] == [
         {'pred_score', 'pred_label'}] * 2
 
 
-def test_a_batch_goes_through_the_data_preprocessor():
+def test_test_step_applies_data_preprocessor():
     mean, std = [1., 2., 3.], [4., 5., 6.]
     model = build(data_preprocessor=dict(
         type='ImgDataPreprocessor', mean=mean, std=std, bgr_to_rgb=True)).eval()
@@ -238,5 +238,5 @@ def test_a_batch_goes_through_the_data_preprocessor():
         assert torch.allclose(sample.pred_score, scores, atol=1e-6)
 
 
-def test_it_is_what_the_registry_builds():
+def test_registry_builds_classifier():
     assert type(MODELS.build(config())) is STDCClassifier
