@@ -116,7 +116,7 @@ def main() -> None:
     started = time.monotonic()
     data, out = Path(args.data), Path(args.out)
     with one_line_errors(), quiet():
-        plan = TimePlan(args.minutes)
+        plan = TimePlan(args.minutes, len(NETWORKS))
         if args.max_iters is not None and args.max_iters < 1:
             raise InputError(
                 f'--max-iters must be at least 1, got {args.max_iters}')
@@ -126,8 +126,8 @@ def main() -> None:
         results = {MAJORITY: dict(
             scores=majority(data), train_seconds=None, iterations=None)}
         print('measuring the speed of this machine', flush=True)
-        plan.set_costs({name: measure_cost(config, data, args.max_iters)
-                        for name, config in NETWORKS.items()})
+        for name, config in NETWORKS.items():
+            plan.add_cost(name, measure_cost(config, data, args.max_iters))
         results.update(compare(plan, data, out))
     (out / 'results.json').write_text(json.dumps(results, indent=1))
     print_table(results)

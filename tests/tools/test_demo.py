@@ -109,9 +109,10 @@ class Clock:
 def planned(minutes, clock=None, passed=0, **costs):
     """A plan of networks ``name=(iterations, seconds, evaluation)``."""
     clock = clock or Clock()
-    plan = TimePlan(minutes, clock)
+    plan = TimePlan(minutes, len(costs), clock)
     clock.now += passed
-    plan.set_costs({name: Cost(*cost) for name, cost in costs.items()})
+    for name, cost in costs.items():
+        plan.add_cost(name, Cost(*cost))
     return plan
 
 
@@ -169,6 +170,12 @@ def test_time_plan_refuses_less_than_an_iteration_of_each():
         planned(least - 0.1, **costs)
 
 
+def test_time_plan_refuses_before_all_networks_are_measured():
+    plan = TimePlan(0.1, 2, Clock())
+    with pytest.raises(InputError, match='give at least 0.4$'):  # 22 s / 0.92
+        plan.add_cost('a', Cost(200, 1., 10))
+
+
 @pytest.mark.parametrize('minutes', ['0', '-3', 'nan'])
 def test_demo_refuses_minutes_that_are_not_positive(tmp_path, minutes):
     done = run('tools/demo.py', '--data', tmp_path / 'scenes', '--out',
@@ -193,9 +200,9 @@ def test_demo_says_which_schedules_it_shortens(monkeypatch, tmp_path, capsys):
     drawn = []
     monkeypatch.setattr(tool, 'draw', lambda data, predictions, path:
                         drawn.append((path.name, clock.now - 1000)))
-    plan = TimePlan(8, clock)
-    plan.set_costs({name: Cost(n, 1., 0.) for name, n in
-                    zip(tool.NETWORKS, (40, 400, 400))})
+    plan = TimePlan(8, 3, clock)
+    for name, whole in zip(tool.NETWORKS, (40, 400, 400)):
+        plan.add_cost(name, Cost(whole, 1., 0.))
     results = tool.compare(plan, tmp_path, tmp_path)
     text = capsys.readouterr().out
     for name, whole in zip(tool.NETWORKS, (40, 400, 400)):

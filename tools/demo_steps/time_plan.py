@@ -24,17 +24,19 @@ class TimePlan:
 
     Args:
         minutes: from now to the end of the last evaluation.
+        networks: how many there are.
         clock: seconds that have passed since any fixed moment.
 
     Raises:
         InputError: when ``minutes`` is not above 0.
     """
 
-    def __init__(self, minutes: float,
+    def __init__(self, minutes: float, networks: int,
                  clock: Callable[[], float] = time.monotonic):
         if not minutes > 0:  # nan included
             raise InputError(f'--minutes must be above 0, got {minutes:g}')
         self.minutes = minutes
+        self.networks = networks
         self.clock = clock
         self.started = clock()
         self.costs: Dict[str, Cost] = {}  # of the networks not yet finished
@@ -45,20 +47,23 @@ class TimePlan:
         """Return the seconds until a part of the time has passed."""
         return self.started + 60 * self.minutes * part - self.clock()
 
-    def set_costs(self, costs: Dict[str, Cost]) -> None:
-        """Take the cost of each network, in the order of training.
+    def add_cost(self, name: str, cost: Cost) -> None:
+        """Take the measured cost of a network, in the order of training.
 
         Raises:
-            InputError: when the time is too short for one iteration of each.
+            InputError: when the time is too short for one iteration of each
+                network so far. The least number that it states counts the
+                networks that are not measured like those that are.
         """
-        needed = sum(cost.seconds + cost.evaluation for cost in costs.values())
+        self.costs[name] = cost
+        needed = sum(c.seconds + c.evaluation for c in self.costs.values())
         if needed > self.seconds_until(1 - RESERVE):
-            seconds = (self.clock() - self.started + needed) / (1 - RESERVE)
+            seconds = (self.clock() - self.started + needed) * (
+                self.networks / len(self.costs)) / (1 - RESERVE)
             raise InputError(
                 f'--minutes {self.minutes:g} is too short for one iteration of '
                 'each network on this machine; give at least '
                 f'{math.ceil(seconds / 6) / 10:g}')
-        self.costs = dict(costs)
 
     def start(self, name: str) -> int:
         """Return the number of iterations that a network may train for."""

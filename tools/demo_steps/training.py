@@ -15,8 +15,9 @@ from .pictures import read_labels
 from .time_plan import Cost
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-TIMED_ITERATIONS = 4
-TIMED_IMAGES = 3
+TIMED_ITERATIONS = 5
+TIMED_SECONDS = 3  # fewer iterations where these would take longer
+TIMED_IMAGES = 2
 
 
 class Progress(Hook):
@@ -45,7 +46,7 @@ class Progress(Hook):
 
 
 class Stopwatch(Hook):
-    """Note when each iteration ends."""
+    """Note when each iteration ends, and end a training that is slow."""
 
     def __init__(self):
         self.train: List[float] = []
@@ -54,6 +55,8 @@ class Stopwatch(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
         self.train.append(time.monotonic())
+        if self.train[-1] - self.train[0] > TIMED_SECONDS:
+            runner.train_loop.stop_training = True
 
     def after_test_iter(self, runner, batch_idx, data_batch=None,
                         outputs=None):
