@@ -107,7 +107,7 @@ class Clock:
 
 
 def planned(minutes, clock=None, passed=0, **costs):
-    """A plan of networks ``name=(iterations, seconds, evaluation)``."""
+    """A plan of networks ``name=(iterations, seconds, fixed)``."""
     clock = clock or Clock()
     plan = TimePlan(minutes, len(costs), clock)
     clock.now += passed

@@ -13,7 +13,7 @@ class Cost(NamedTuple):
     """Time that one network takes on this machine."""
     iterations: int  # of its config
     seconds: float  # of an iteration
-    evaluation: float  # seconds
+    fixed: float  # seconds to start training, and to evaluate
 
 
 class TimePlan:
@@ -56,7 +56,7 @@ class TimePlan:
                 networks that are not measured like those that are.
         """
         self.costs[name] = cost
-        needed = sum(c.seconds + c.evaluation for c in self.costs.values())
+        needed = sum(c.seconds + c.fixed for c in self.costs.values())
         if needed > self.seconds_until(1 - RESERVE):
             seconds = (self.clock() - self.started + needed) * (
                 self.networks / len(self.costs)) / (1 - RESERVE)
@@ -68,14 +68,14 @@ class TimePlan:
     def start(self, name: str) -> int:
         """Return the number of iterations that a network may train for."""
         training = sum(c.iterations * c.seconds for c in self.costs.values())
-        evaluation = sum(c.evaluation for c in self.costs.values())
-        left = self.seconds_until(1 - RESERVE) - evaluation
+        fixed = sum(c.fixed for c in self.costs.values())
+        left = self.seconds_until(1 - RESERVE) - fixed
         factor = min(1, left / training)
         self.iterations = {other: max(1, int(factor * cost.iterations))
                            for other, cost in self.costs.items()}
         if self.no_picture_yet:
             cost = self.costs[name]
-            left = self.seconds_until(FIRST_PICTURE) - cost.evaluation
+            left = self.seconds_until(FIRST_PICTURE) - cost.fixed
             if left < cost.seconds * self.iterations[name]:
                 self.iterations[name] = max(1, int(left / cost.seconds))
         return self.iterations[name]
@@ -94,5 +94,5 @@ class TimePlan:
         """
         seconds = -done * self.costs[name].seconds
         for other, cost in self.costs.items():
-            seconds += self.iterations[other] * cost.seconds + cost.evaluation
+            seconds += self.iterations[other] * cost.seconds + cost.fixed
         return seconds / 60

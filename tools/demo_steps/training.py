@@ -99,16 +99,17 @@ def measure_cost(config: str, data: Path, longest: Optional[int]) -> Cost:
         cfg.train_cfg.val_interval = TIMED_ITERATIONS + 1
         cfg.default_hooks.checkpoint = None
         cfg.test_dataloader.dataset.indices = timed
-        runner, watch = Runner.from_cfg(cfg), Stopwatch()
+        started, watch = time.monotonic(), Stopwatch()
+        runner = Runner.from_cfg(cfg)
         runner.register_hook(watch)
         runner.train()
-        started = time.monotonic()
         runner.test()
-        evaluation = time.monotonic() - started
+        passed = time.monotonic() - started
+    seconds = watch.interval(watch.train)
+    fixed = passed - seconds * len(watch.train)
     if timed > 1:
-        evaluation += (images - timed) * watch.interval(watch.test)
-    return Cost(min(iterations, longest or iterations),
-                watch.interval(watch.train), evaluation)
+        fixed += (images - timed) * watch.interval(watch.test)
+    return Cost(min(iterations, longest or iterations), seconds, fixed)
 
 
 def run_network(name: str, config: str, data: Path, out: Path,
