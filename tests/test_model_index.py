@@ -1,5 +1,6 @@
-"""model-index.yml and the metafile: every config, and whose results they are."""
+"""model-index.yml, the metafile and configs/README.md: every config, whose results."""
 import json
+import re
 
 import pytest
 import yaml
@@ -105,3 +106,42 @@ def test_a_name_that_mim_is_asked_for_is_found_once(index, root):
         found = {file.resolve() for folder in folders
                  for file in folder.rglob(f'{model["Name"]}.py')}
         assert len(found) == 1
+
+
+def readme_rows(root):
+    """Cells of every config's row in configs/README.md."""
+    rows = [[cell.strip() for cell in line.strip('|').split('|')]
+            for line in (root / 'configs/README.md').read_text().splitlines()
+            if line.startswith('| `') and '.py` | ' in line]
+    return [row for row in rows if len(row) == 9]
+
+
+def test_readme_has_one_row_for_every_config(root):
+    named = [row[0].strip('`') for row in readme_rows(root)]
+    there = [file.name for file in (root / 'configs').glob('*.py')]
+    assert sorted(named) == sorted(there)
+
+
+def test_readme_states_the_schedules_of_the_configs(root):
+    for name, _, _, length, batch, rate, crop, *_ in readme_rows(root):
+        cfg = Config.fromfile(root / 'configs' / name.strip('`'))
+        loop = cfg.train_cfg
+        assert length == (f'{loop.max_epochs} epochs' if 'max_epochs' in loop
+                          else f'{loop.max_iters} iterations'), name
+        assert int(batch) == cfg.auto_scale_lr.base_batch_size, name
+        assert float(rate) == cfg.optim_wrapper.optimizer.lr, name
+        size = cfg.get('crop_size', (224, 224))  # ImageNet has no such key
+        assert crop == '{} x {}'.format(*size), name
+
+
+def test_readme_states_our_results_of_the_metafile(index, root):
+    ours = {}
+    for name, result in results(index):
+        if 'Entry' in result:
+            ours.setdefault(f'`{name}.py`', []).append(result)
+    for name, *_, said in readme_rows(root):
+        wanted = ours.get(name, [])
+        assert re.findall(r'mIoU ([\d.]+)', said) == [
+            str(result['Metrics']['mIoU']) for result in wanted]
+        assert set(re.findall(r'`(.*?)`', said)) == {
+            result['Source'] for result in wanted}

@@ -2,7 +2,6 @@
 # the images' own longer side. The camera is level: no rotation, which for long runs
 # is dict(type='RandomRotate', prob=1.0, degree=10.0) before Pad.
 _base_ = './camvid.py'
-crop_size = (240, 320)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations'),
@@ -13,19 +12,9 @@ train_pipeline = [
         ratio_range=(0.5, 2.0),
         keep_ratio=True),
     dict(type='Pad', size=(320, 240), pad_val=dict(img=0, seg=255)),
-    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomCrop', crop_size=_base_.crop_size),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 test_modes = dict(
-    chip=dict(
-        test_cfg=dict(
-            mode='chip',
-            protocol='encnet',
-            base_size=480,
-            crop_size=320,
-            stride_rate=2 / 3,
-            scales=(0.75, 1.0, 1.25, 1.5),
-            flip=True)),
-    slide=dict(
-        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(160, 214))))
+    chip=dict(test_cfg=dict(base_size=480, **_base_.chip_encnet)))

@@ -4,7 +4,6 @@
 # has seen each of these evenly lit images 13 times; put it back for long runs:
 # dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5).
 _base_ = './camvid.py'
-crop_size = (240, 320)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations'),
@@ -13,19 +12,9 @@ train_pipeline = [
         type='RandomChoice',
         transforms=[[dict(type='Resize', scale_factor=i / 8, keep_ratio=True)]
                     for i in range(4, 17)]),  # 0.5 to 2
-    dict(type='EnlargeToCrop', crop_size=crop_size),
-    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='EnlargeToCrop', crop_size=_base_.crop_size),
+    dict(type='RandomCrop', crop_size=_base_.crop_size),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-test_modes = dict(
-    chip=dict(
-        test_cfg=dict(
-            mode='chip',
-            protocol='stdc',
-            crop_size=320,
-            stride_rate=5 / 6,
-            scales=(0.75, 1.0, 1.25, 1.5),
-            flip=True)),
-    slide=dict(
-        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(160, 214))))
+test_modes = dict(chip=dict(test_cfg=_base_.chip_stdc))

@@ -2,9 +2,9 @@
 # The authors' script defaults to 520 and 480 pixels, sizes of photographs of
 # 500 pixels. These images have 2048, and the authors' test scales for them,
 # 0.75 to 2.25, reach that size only from a base of about 1024, hence 1024/768.
-dataset_type = 'CityscapesDataset'
-data_root = 'data/cityscapes'
+_base_ = './cityscapes.py'
 base_size, crop_size = 1024, (768, 768)
+scales = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations'),
@@ -19,74 +19,31 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='PackSegInputs')
 ]
-load_label = dict(type='LoadSegAnnotations')
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    _base_.load_image,
     dict(type='Resize', scale=(base_size, base_size), keep_ratio=True),
-    load_label,  # after Resize: scored at full size
-    dict(type='PackSegInputs')
+    _base_.load_label,  # after Resize: scored at full size
+    _base_.pack
 ]
-full_size_pipeline = [
-    dict(type='LoadImageFromFile'), load_label,
-    dict(type='PackSegInputs')
-]
-scales = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25)
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+resizes = [
     dict(
-        type='TestTimeAug',
-        transforms=[[
-            dict(
-                type='Resize',
-                scale=(int(base_size * s), int(base_size * s)),
-                keep_ratio=True) for s in scales
-        ], [
-            dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-            dict(type='RandomFlip', prob=1.0, direction='horizontal')
-        ], [load_label], [dict(type='PackSegInputs')]])
+        type='Resize',
+        scale=(int(base_size * s), int(base_size * s)),
+        keep_ratio=True) for s in scales
 ]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(
-            img_path='leftImg8bit/train',
-            seg_map_path='gtFine/train'),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(
-            img_path='leftImg8bit/val',
-            seg_map_path='gtFine/val'),
-        pipeline=test_pipeline))
+tta_pipeline = [
+    _base_.load_image,
+    dict(type='TestTimeAug', transforms=[resizes, *_base_.flip_and_pack])
+]
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='ConfusionMetric')
-test_evaluator = val_evaluator
-# tools/test.py --mode NAME: the authors' overlapping crops, and MMSeg's.
 test_modes = dict(
     chip=dict(
-        pipeline=full_size_pipeline,
+        pipeline=_base_.full_size_pipeline,
         test_cfg=dict(
-            mode='chip',
-            protocol='encnet',
             base_size=base_size,
             crop_size=crop_size[0],
-            stride_rate=2 / 3,
             scales=scales,
-            flip=True)),
-    slide=dict(
-        test_cfg=dict(
-            mode='slide',
-            crop_size=crop_size,
-            stride=(512, 512))))
+            **_base_.chip_encnet)),
+    slide=dict(test_cfg=dict(crop_size=crop_size, stride=(512, 512))))

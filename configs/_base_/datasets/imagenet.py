@@ -1,5 +1,6 @@
 # ImageNet 2012: crops of 224 x 224. Pillow resizes, because it averages where it
 # shrinks an image, as the loaders do that published figures come from.
+_base_ = '../loaders.py'
 dataset_type = 'ImageFolderDataset'
 data_root = 'data/imagenet'
 train_pipeline = [
@@ -18,9 +19,6 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -28,9 +26,6 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

@@ -1,7 +1,6 @@
 # Scenes with EncNet's augmentations, gentler: thin things stay visible, and
 # the ground stays below.
 _base_ = './scenes.py'
-crop_size = (128, 160)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations'),
@@ -12,19 +11,9 @@ train_pipeline = [
         ratio_range=(0.75, 1.5),
         keep_ratio=True),
     dict(type='Pad', size=(160, 128), pad_val=dict(img=0, seg=255)),
-    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomCrop', crop_size=_base_.crop_size),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 test_modes = dict(
-    chip=dict(
-        test_cfg=dict(
-            mode='chip',
-            protocol='encnet',
-            base_size=232,
-            crop_size=160,
-            stride_rate=2 / 3,
-            scales=(0.75, 1.0, 1.25),
-            flip=True)),
-    slide=dict(
-        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(85, 107))))
+    chip=dict(test_cfg=dict(base_size=232, **_base_.chip_encnet)))

@@ -1,6 +1,5 @@
 # Scenes with STDC-Seg's augmentations, gentler: thin things stay visible.
 _base_ = './scenes.py'
-crop_size = (128, 160)
 train_pipeline = [
     dict(type='LoadSegImage'),
     dict(type='LoadSegAnnotations'),
@@ -10,19 +9,9 @@ train_pipeline = [
         type='RandomChoice',
         transforms=[[dict(type='Resize', scale_factor=i / 8, keep_ratio=True)]
                     for i in range(6, 13)]),  # 0.75 to 1.5
-    dict(type='EnlargeToCrop', crop_size=crop_size),
-    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='EnlargeToCrop', crop_size=_base_.crop_size),
+    dict(type='RandomCrop', crop_size=_base_.crop_size),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-test_modes = dict(
-    chip=dict(
-        test_cfg=dict(
-            mode='chip',
-            protocol='stdc',
-            crop_size=160,
-            stride_rate=5 / 6,
-            scales=(0.75, 1.0, 1.25),
-            flip=True)),
-    slide=dict(
-        test_cfg=dict(mode='slide', crop_size=crop_size, stride=(85, 107))))
+test_modes = dict(chip=dict(test_cfg=_base_.chip_stdc))

@@ -1,17 +1,9 @@
 # EncNet (CVPR 2018) on ResNet-50 with output stride 8.
+_base_ = './segmentor.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 cross_entropy = dict(
     type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0)
 model = dict(
-    type='ChipEncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size_divisor=1),  # the pipeline has padded already
     backbone=dict(
         type='ResNetV1c',
         depth=50,
@@ -51,6 +43,4 @@ model = dict(
         norm_cfg=norm_cfg,
         align_corners=True,
         loss_decode=dict(
-            type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4)),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+            type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4)))

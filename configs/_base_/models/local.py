@@ -1,14 +1,6 @@
 # Seven 3x3 convolutions and a classifier; for comparison only.
+_base_ = './segmentor.py'
 model = dict(
-    type='ChipEncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size_divisor=1),
     backbone=dict(type='LocalNet', channels=32, depth=7),
     decode_head=dict(
         type='SegHead',
@@ -19,6 +11,4 @@ model = dict(
         bias=True,
         num_classes=14,
         align_corners=True,
-        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)))

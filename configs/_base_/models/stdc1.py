@@ -1,4 +1,5 @@
 # STDC1-Seg (CVPR 2021): detail guidance on stride 8, OHEM on all three heads.
+_base_ = './segmentor.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 # The authors leave the backbone's norms out of the optimizer: weight 1 and
 # bias 0 (or what the checkpoint says) stay, the statistics still move.
@@ -19,15 +20,6 @@ detail = dict(
     norm_cfg=norm_cfg,
     align_corners=True)
 model = dict(
-    type='ChipEncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size_divisor=1),  # the pipeline has padded already
     backbone=dict(
         type='STDCContextPathNet',
         backbone_cfg=dict(
@@ -52,6 +44,4 @@ model = dict(
         dict(in_index=2, **auxiliary),  # context at stride 8
         dict(in_index=1, **auxiliary),  # context at stride 16
         detail,
-    ],
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    ])
