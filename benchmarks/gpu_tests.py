@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 import record
 import stacks
 import torch
-from common import arguments
 
 # Matches the names that tests/ops/test_gpu_backends.py gives its tests.
 BACKEND = re.compile(r'\[(\w+-(?:torch|triton|cuda))\b')
@@ -63,7 +62,7 @@ def main() -> int:
             cwd=stacks.ROOT).returncode
         if not report.exists():
             return status or 1
-        device = arguments.device_words(torch.device('cuda'))
+        device = record.device_words(torch.device('cuda'))
         record.write('_'.join([name, *device]), dict(
             **stacks.counts(report), backends_tested=by_backend(report),
             failures=messages(report)))

@@ -113,7 +113,7 @@ def test_where_links_cannot_be_made_there_are_copies(
 
 
 def test_copies_in_the_checkout_are_no_packages(functions, tmp_path):
-    for folder in ('ops', '.mim/benchmarks/common'):
+    for folder in ('ops', '.mim/benchmarks/any'):
         (tmp_path / 'mmseg_encstdc' / folder).mkdir(parents=True)
         (tmp_path / 'mmseg_encstdc' / folder / '__init__.py').touch()
     packages = functions['packages']
