@@ -91,22 +91,28 @@ def plain_loss(case: Case, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
 def stock_loss(case: Case, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of MMSegmentation's head; its OHEM keeps pixels of an image."""
     kept = int(KEPT * shape.height * shape.width)
-    sampler = dict(type=OHEMPixelSampler, thresh=THRESHOLD, min_kept=kept)
-    return head_loss(FCNHead(
-        num_classes=case.classes, align_corners=case.align_corners,
-        sampler=sampler if case.ohem else None, **CHANNELS))
+    ohem = dict(sampler=dict(type=OHEMPixelSampler, thresh=THRESHOLD, min_kept=kept))
+    return head_loss(FCNHead, case, ohem)
 
 
 def our_loss(case: Case, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of this package's head; its OHEM keeps pixels of the batch."""
     ohem = dict(loss_decode=dict(type='OhemCELoss', thresh=THRESHOLD, min_kept=KEPT))
-    return head_loss(SegHead(
-        num_classes=case.classes, align_corners=case.align_corners,
-        **(ohem if case.ohem else {}), **CHANNELS))
+    return head_loss(SegHead, case, ohem)
 
 
-def head_loss(head: FCNHead) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss of a decode head, with all that it computes on the way."""
+def head_loss(kind: type, case: Case, ohem: dict) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of a decode head, with all that it computes on the way.
+
+    Args:
+        kind: the class of the head.
+        case: decides the arguments of the head.
+        ohem: further arguments, where the case has OHEM.
+    """
+    plain = dict(loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))
+    head = kind(num_classes=case.classes, align_corners=case.align_corners,
+                **(ohem if case.ohem else plain), **CHANNELS)
+
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         losses = head.loss_by_feat(logits, batches.samples(labels))
         return sum(value for key, value in losses.items() if 'loss' in key)

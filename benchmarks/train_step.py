@@ -55,7 +55,8 @@ class Trainer:
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True  # as the configs have it
         init_default_scope('mmseg')
-        with as_input_error(f'config {config} of MMSegmentation', CONFIG_ERRORS):
+        classes = 'mmseg_encstdc' if ours else "MMSegmentation's classes alone"
+        with as_input_error(f'config {config} with {classes}', CONFIG_ERRORS):
             network = MODELS.build({**model, 'pretrained': None})
         check_classes(network, ours, config)
         self.network = revert_sync_batchnorm(network).to(device).train()
