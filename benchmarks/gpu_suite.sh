@@ -9,7 +9,7 @@
 #   losses      the same of the loss path
 #   sanitize    the kernels of every backend, watched by compute-sanitizer
 #   sync        losses never make the GPU wait; the benchmarks' own tests on a GPU
-#   train-step  a step of training beside MMSegmentation's
+#   train-step  a step of training of MMSegmentation's configs, with and without us
 #   op          the Encoding operator at all shapes
 #   train       EncNet and STDC on CamVid, which must lie at data/camvid
 # STEPS chooses; MINUTES of training for each network (default 3); PYTHON (default
@@ -63,14 +63,13 @@ if wanted sanitize; then
     fi
 fi
 if wanted sync; then
-    step "$python" benchmarks/gpu_tests.py gpu_tests_sync tests/losses tests/tools
+    step "$python" benchmarks/gpu_tests.py gpu_tests_sync tests/losses tests/benchmarks
 fi
 if wanted train-step; then
     for amp in '' --amp; do
-        step "$python" tools/benchmark.py train configs/encnet_r101_ade.py \
-            --shape 4x512x512 $amp
-        step "$python" tools/benchmark.py train configs/stdc1_seg75_cityscapes.py \
-            --shape 12x512x1024 $amp
+        step "$python" tools/benchmark.py train $amp \
+            mmseg::encnet/encnet_r101-d8_4xb4-80k_ade20k-512x512.py \
+            mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024.py
     done
 fi
 if wanted op; then

@@ -6,6 +6,7 @@ that COMMAND wrote.
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -38,6 +39,14 @@ def device(kind: str = '') -> str:
             name = line.split(':', 1)[1].strip()
             break
     return f'{name}, {torch.get_num_threads()} threads'
+
+
+def device_words(device: torch.device) -> List[str]:
+    """Return the device in the name of a result: cpu, or the words of the GPU's."""
+    if device.type == 'cpu':
+        return ['cpu']
+    name = torch.cuda.get_device_name(device).lower()
+    return [word for word in re.findall('[a-z0-9]+', name) if word != 'nvidia']
 
 
 def backends() -> List[dict]:

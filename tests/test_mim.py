@@ -113,7 +113,7 @@ def test_link_for_mim_copies_if_links_fail(
 
 
 def test_packages_exclude_copies_for_mim(functions, tmp_path):
-    for folder in ('ops', '.mim/benchmarks/common'):
+    for folder in ('ops', '.mim/benchmarks/any'):
         (tmp_path / 'mmseg_encstdc' / folder).mkdir(parents=True)
         (tmp_path / 'mmseg_encstdc' / folder / '__init__.py').touch()
     packages = functions['packages']

@@ -107,8 +107,8 @@ def test_auto_matches_recorded_gpu_runs(root):
         for row in json.loads(file.read_text()).get('shapes', ()):
             for name in set(row['times_ms']) & {'triton', 'cuda'} - set(row['skipped']):
                 times.setdefault(name, []).append(
-                    row['times_ms'][name]['forward_backward'] /
-                    row['times_ms']['torch']['forward_backward'])
+                    row['times_ms'][name]['forward_backward']['median'] /
+                    row['times_ms']['torch']['forward_backward']['median'])
     measured = sorted(times, key=lambda name: statistics.median(times[name]))
     order = backend.AUTO['encode']
     if not measured:  # then what has no run on a GPU stays out

@@ -1,4 +1,4 @@
-"""Test how benchmarks/gpu_tests.py reads a report of pytest."""
+"""benchmarks/gpu_tests.py counts the tests in a report of pytest by backend."""
 import sys
 from pathlib import Path
 
@@ -29,22 +29,21 @@ def report(tmp_path):
     return path
 
 
-def test_by_backend_counts_outcomes(report):
-    assert gpu_tests.by_backend(report) == {
-        'encode-triton': dict(passed=1, failed=1, skipped=0),
-        'encode-cuda': dict(passed=0, failed=0, skipped=1),
-        'upsampled_cross_entropy-torch': dict(passed=0, failed=1, skipped=0)}
+def test_summary_counts_outcomes_and_keeps_first_lines(report):
+    assert gpu_tests.summary(report) == dict(
+        passed=2, failed=2, skipped=1, reasons_of_the_skipped={'not built': 1},
+        backends_tested={
+            'encode-triton': dict(passed=1, failed=1, skipped=0),
+            'encode-cuda': dict(passed=0, failed=0, skipped=1),
+            'upsampled_cross_entropy-torch': dict(passed=0, failed=1, skipped=0)},
+        failures={
+            'tests.ops.a.test_x[encode-triton-torch.float16]':
+                'AssertionError: grad_x: 1.0',
+            'tests.ops.a.test_z[upsampled_cross_entropy-torch]':
+                'RuntimeError: no memory'})
 
 
-def test_messages_are_first_lines_of_failures_and_errors(report):
-    assert gpu_tests.messages(report) == {
-        'tests.ops.a.test_x[encode-triton-torch.float16]':
-            'AssertionError: grad_x: 1.0',
-        'tests.ops.a.test_z[upsampled_cross_entropy-torch]':
-            'RuntimeError: no memory'}
-
-
-def test_backends_of_gpu_lists_states(monkeypatch):
+def test_record_of_a_gpu_says_what_computes(monkeypatch):
     from mmseg_encstdc.ops import __main__ as table
     monkeypatch.setattr(table, 'rows', lambda: iter([
         ('operator', 'device', 'backend', 'state'), ('encode', 'cpu', 'torch', 'a'),

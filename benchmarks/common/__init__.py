@@ -1,1 +1,0 @@
-"""What the benchmarks share: command line, clocks, memory of a process."""
