@@ -17,7 +17,6 @@ import record
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / 'dev'))
-import stacks  # noqa: E402
 
 # Matches the names that tests/ops/test_gpu_backends.py gives its tests.
 BACKEND = re.compile(r'\[(\w+-(?:torch|triton|cuda))\b')
