@@ -41,8 +41,8 @@ Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   static std::map<std::array<int64_t, 7>, Plan> plans;
   Shape shape = shape_of(x, codewords);
   int device = x.device().index();
-  std::array<int64_t, 7> key = {int64_t(shape.type), shape.B, shape.D, shape.N,
-                                shape.K, device, backward};
+  std::array<int64_t, 7> key = {
+      int64_t(shape.type), shape.B, shape.D, shape.N, shape.K, device, backward};
   std::lock_guard<std::mutex> lock(mutex);
   auto found = plans.find(key);
   if (found == plans.end()) {

@@ -7,8 +7,12 @@
 
 namespace encstdc {
 
-struct Float16 { uint16_t bits; };
-struct BFloat16 { uint16_t bits; };
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
 
 struct LaunchConfig {
   int blocks_x, blocks_y;  // of the grid; clusters are along x
@@ -86,8 +90,9 @@ __device__ inline const float* in_peer(float* shared, int rank) {
 __device__ inline void copy_async(void* shared, const void* global, int bytes) {
 #if __CUDA_ARCH__ >= 800
   uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n"
-               :: "r"(to), "l"(global), "r"(bytes) : "memory");
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(to),
+               "l"(global), "r"(bytes)
+               : "memory");
 #else
   for (int i = 0; i < 8; ++i) {
     auto from = static_cast<const uint16_t*>(global) + i;
@@ -124,11 +129,13 @@ __device__ inline void load_matrices(uint32_t (&out)[4], const void* row) {
   if (TRANSPOSE) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];\n"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(from) : "memory");
+                 : "r"(from)
+                 : "memory");
   } else {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(from) : "memory");
+                 : "r"(from)
+                 : "memory");
   }
 }
 
@@ -160,9 +167,9 @@ __device__ __noinline__ inline float4 multiply_by_lanes(float4 sum, float4 left,
 // multiply_tf32 on floats that are not cut, without tensor cores.
 __device__ inline void multiply_float32(float (&sum)[4], const float (&left)[4],
                                         const float (&right)[2]) {
-  float4 out = multiply_by_lanes({sum[0], sum[1], sum[2], sum[3]},
-                                 {left[0], left[1], left[2], left[3]},
-                                 {right[0], right[1]});
+  float4 out =
+      multiply_by_lanes({sum[0], sum[1], sum[2], sum[3]},
+                        {left[0], left[1], left[2], left[3]}, {right[0], right[1]});
   sum[0] = out.x, sum[1] = out.y, sum[2] = out.z, sum[3] = out.w;
 }
 
@@ -171,11 +178,12 @@ __device__ inline void multiply_float32(float (&sum)[4], const float (&left)[4],
 __device__ inline void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4],
                                      const uint32_t (&right)[2]) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]),
-                 "r"(right[0]), "r"(right[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]),
+        "r"(right[1]));
 #endif
 }
 
@@ -184,11 +192,12 @@ __device__ inline void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4],
 __device__ inline void multiply_bf16(float (&sum)[4], const uint32_t (&left)[4],
                                      const uint32_t (&right)[2]) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]),
-                 "r"(right[0]), "r"(right[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]),
+        "r"(right[1]));
 #else
   for (int odd = 0; odd < 2; ++odd) {  // even and odd depths are a product each
     auto at = [odd](uint32_t pair) {

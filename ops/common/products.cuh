@@ -13,8 +13,7 @@ namespace encstdc {
 // float32 and float16 features: 3xTF32. An operand is a high part, cut to tf32, plus a
 // low part. The product of two low parts is left out, an error of 2^-20. The mean
 // codeword is subtracted from features and codewords.
-template <typename S>
-struct Tf32Product {
+template <typename S> struct Tf32Product {
   using Scalar = S;       // of features
   using Operand = float;  // of codewords, gradients and assignments
   static constexpr int kDepth = 8, kCodewordTerms = 1;
@@ -22,8 +21,12 @@ struct Tf32Product {
 
   // NEIGHBOURS is the right operand's DEPTH_IN_ROWS: both operands of a product are in
   // the same order of the depth, which their types ensure.
-  template <bool NEIGHBOURS> struct Left { float values[4]; };
-  template <bool NEIGHBOURS> struct Right { float values[2]; };
+  template <bool NEIGHBOURS> struct Left {
+    float values[4];
+  };
+  template <bool NEIGHBOURS> struct Right {
+    float values[2];
+  };
 
   // Returns the depth index of element i of lane t. Left and Right may have any order,
   // if it is the same. With NEIGHBOURS, lanes read different banks if the depth index
@@ -98,8 +101,12 @@ struct BFloat16Product {
   static constexpr int kDepth = 16, kCodewordTerms = 2;
   static constexpr bool kCentred = false;
 
-  template <bool NEIGHBOURS> struct Left { uint32_t pairs[4]; };
-  template <bool NEIGHBOURS> struct Right { uint32_t pairs[2]; };
+  template <bool NEIGHBOURS> struct Left {
+    uint32_t pairs[4];
+  };
+  template <bool NEIGHBOURS> struct Right {
+    uint32_t pairs[2];
+  };
 
   // Loads 8 x 8 matrices at (row, column), (+ 8, + 0), (+ 0, + 8), (+ 8, + 8) of a
   // tile, or with SWAP the second and third in each other's place.
@@ -113,8 +120,10 @@ struct BFloat16Product {
   template <bool DEPTH_IN_ROWS, bool NEIGHBOURS, typename T>
   __device__ static Left<NEIGHBOURS> left(const T& tile, int row, int depth) {
     Left<NEIGHBOURS> out;
-    if (DEPTH_IN_ROWS) load<true, true>(out.pairs, tile, depth, row);
-    else load<false, false>(out.pairs, tile, row, depth);
+    if (DEPTH_IN_ROWS)
+      load<true, true>(out.pairs, tile, depth, row);
+    else
+      load<false, false>(out.pairs, tile, row, depth);
     return out;
   }
 
@@ -122,8 +131,10 @@ struct BFloat16Product {
   __device__ static void right(Right<DEPTH_IN_ROWS> (&out)[2], const T& tile, int depth,
                                int column, const float*) {
     uint32_t pairs[4];
-    if (DEPTH_IN_ROWS) load<true, false>(pairs, tile, depth, column);
-    else load<false, true>(pairs, tile, column, depth);
+    if (DEPTH_IN_ROWS)
+      load<true, false>(pairs, tile, depth, column);
+    else
+      load<false, true>(pairs, tile, column, depth);
     out[0] = {{pairs[0], pairs[1]}};
     out[1] = {{pairs[2], pairs[3]}};
   }

@@ -7,8 +7,7 @@ namespace encstdc {
 // A row-major matrix in shared memory. The 16-byte pieces of its rows are swizzled: the
 // same column of eight neighbouring rows is in different banks. COLUMNS 0: known at run
 // time only, and a multiple of 128 bytes.
-template <typename T, int COLUMNS = 0>
-struct Tile {
+template <typename T, int COLUMNS = 0> struct Tile {
   using Element = T;
   static constexpr int kPiece = 16 / sizeof(T);  // elements; 4 floats
   static constexpr bool kHalfLine = COLUMNS * sizeof(T) == 64;
@@ -31,8 +30,7 @@ struct Tile {
 };
 
 // A part of a matrix in device memory. A tile may extend past its last row or column.
-template <typename T>
-struct Part {
+template <typename T> struct Part {
   T* data;                            // (rows, columns)
   int64_t row_stride, column_stride;  // in elements
   int rows, columns;                  // that exist; negative: none

@@ -113,8 +113,8 @@ template <class B> __device__ float exponentials(const B& b) {
   if (b.g == 0) b.floats(p.at.x_sq)[n] = x_sq;
   b.for_own_codewords(p.K, [&](int k) {
     float* logit = b.logits().at(k, n);
-    *logit = b.floats(p.at.scale)[k] *
-             (x_sq - 2 * *logit + b.floats(p.at.codeword_sq)[k]);
+    *logit =
+        b.floats(p.at.scale)[k] * (x_sq - 2 * *logit + b.floats(p.at.codeword_sq)[k]);
     highest = fmaxf(highest, *logit);
   });
   for (int mask = 4; mask < 32; mask *= 2) {

@@ -73,8 +73,8 @@ __device__ void multiply_rows(const B& b, const typename B::CodewordTile& rows,
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (first + 16 * i >= b.warp_channels) break;
-      auto left = Product::template left<true, true>(
-          rows, b.first_channel + first + 16 * i, k);
+      auto left =
+          Product::template left<true, true>(rows, b.first_channel + first + 16 * i, k);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         Product::multiply(grad_x[i][j], left, right[j / 2][j % 2]);

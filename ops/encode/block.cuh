@@ -39,9 +39,9 @@ struct Block {
   using WeightedXSum = float[2][8][4];
 
   const Problem& p;
-  int warp, g, t;        // lane l is (g, t) = (l / 4, l % 4)
-  int cluster_id, rank;  // the block's cluster, and its place in that
-  int image, segment;    // that the cluster works on
+  int warp, g, t;                    // lane l is (g, t) = (l / 4, l % 4)
+  int cluster_id, rank;              // the block's cluster, and its place in that
+  int image, segment;                // that the cluster works on
   int warp_channels, first_channel;  // of this warp, within a chunk
 
   __device__ Block(const Problem& problem) : p(problem) {
@@ -104,8 +104,8 @@ struct Block {
 
   // Copies centred codewords (and G) of a chunk and a group, asynchronously.
   __device__ void load_codewords(int chunk, int group) const {
-    int64_t first = int64_t(group) * kBlockCodewords * p.D_pad +
-                    int64_t(chunk) * p.block_channels;
+    int64_t first =
+        int64_t(group) * kBlockCodewords * p.D_pad + int64_t(chunk) * p.block_channels;
     int64_t matrix = int64_t(p.K_pad) * p.D_pad;
     auto load = [&](const CodewordTile& tile, const Operand* from) {
       Part<const Operand> part = {from, p.D_pad, 1, kBlockCodewords, p.block_channels};

@@ -4,7 +4,8 @@
 namespace encstdc {
 namespace {
 
-const Kernels* const kKernels[] = {  // by Type
+const Kernels* const kKernels[] = {
+    // by Type
     &kFloat32Kernels, &kFloat16Kernels, &kBFloat16Kernels};
 int x_bytes(Type type) { return type == Type::kFloat32 ? 4 : 2; }
 int operand_bytes(Type type) { return type == Type::kBFloat16 ? 2 : 4; }
@@ -103,8 +104,8 @@ void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan&
 bool in_pieces(const FeatureView& x, int batch, int bytes, bool channels_are_rows) {
   int64_t along = channels_are_rows ? x.feature_stride : x.channel_stride;
   int64_t across = channels_are_rows ? x.channel_stride : x.feature_stride;
-  bool aligned = across * bytes % 16 == 0 &&
-                 (batch == 1 || x.batch_stride * bytes % 16 == 0);
+  bool aligned =
+      across * bytes % 16 == 0 && (batch == 1 || x.batch_stride * bytes % 16 == 0);
   return along == 1 && aligned && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
 }
 
@@ -127,7 +128,8 @@ const char* run(const Shape& shape, const Plan& plan, const Arguments& arguments
   Problem p = problem_of(shape, plan, backward);
   // Clusters need a single chunk, and a tile each.
   if ((p.cluster_size > 1 && p.chunks * p.groups > 1) ||
-      p.clusters > int64_t(p.B) * p.tiles) return "the plan is not for this shape";
+      p.clusters > int64_t(p.B) * p.tiles)
+    return "the plan is not for this shape";
   static_cast<Arguments&>(p) = arguments;
   int bytes = x_bytes(shape.type);
   p.channels_are_rows = x.channel_stride != 1 || x.feature_stride == 1;

@@ -6,9 +6,14 @@ namespace encstdc {
 
 enum class Type { kFloat32, kFloat16, kBFloat16 };  // of x and its gradient
 
-struct Device { int multiprocessors, shared_bytes; };  // shared_bytes: of a block
+struct Device {
+  int multiprocessors, shared_bytes;
+};  // shared_bytes: of a block
 
-struct Shape { Type type; int64_t B, D, N, K; };
+struct Shape {
+  Type type;
+  int64_t B, D, N, K;
+};
 
 // Device memory, with strides in elements.
 struct FeatureView {

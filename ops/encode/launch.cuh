@@ -26,8 +26,8 @@ inline LaunchConfig walk_config(const Problem& p, void* stream) {
 
 template <class Product>
 const char* run(const Problem& p, bool backward, void* stream) {
-  LaunchConfig prepare = {p.K_pad, backward ? 1 + p.B : 1, kRowThreads, 1,
-                          sizeof(PrepareShared), stream};
+  LaunchConfig prepare = {p.K_pad, backward ? 1 + p.B : 1, kRowThreads,
+                          1,       sizeof(PrepareShared),  stream};
   if (auto error = launch(prepare_kernel<Product>, prepare, p)) return error;
   auto walk = kernel_of<Product>(p, backward);
   if (auto error = launch(walk, walk_config(p, stream), p)) return error;

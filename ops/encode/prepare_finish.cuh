@@ -11,8 +11,12 @@ constexpr int kFinishBackwardThreads = 512;  // more, because there are only K b
 static_assert(kRowThreads % 32 == 0 && kFinishBackwardThreads % 32 == 0);  // warps
 
 // Shared memory of prepare_kernel and of finish_backward_kernel.
-struct PrepareShared { float warp_sums[kRowThreads / 32]; };
-struct Segments { int first, last; };  // both inclusive
+struct PrepareShared {
+  float warp_sums[kRowThreads / 32];
+};
+struct Segments {
+  int first, last;
+};  // both inclusive
 struct FinishBackwardShared {
   Segments segments[kFinishBackwardThreads];  // of an image each, like the sums
   float assignment_sum[kFinishBackwardThreads], grad_logits_sum[kFinishBackwardThreads];
@@ -65,8 +69,8 @@ __global__ void __launch_bounds__(kRowThreads) prepare_kernel(const Problem p) {
       sum += to_float(rounded) * code;
     }
   }
-  sum = sum_over_block(
-      sum, reinterpret_cast<PrepareShared*>(shared_memory())->warp_sums);
+  sum =
+      sum_over_block(sum, reinterpret_cast<PrepareShared*>(shared_memory())->warp_sums);
   if (thread()) return;
   if (image < 0) {
     p.codeword_sq[k] = sum;
@@ -134,8 +138,8 @@ static __global__ void __launch_bounds__(kFinishBackwardThreads)
       };
       assignment_sum[i] = sum(p.assignment_partial_sum);
       grad_logits_sum[i] = sum(p.grad_logits_partial_sum);
-      grad_scale += sum(p.grad_logits_x_sq_partial_sum) +
-                    p.codeword_sq[k] * grad_logits_sum[i];
+      grad_scale +=
+          sum(p.grad_logits_x_sq_partial_sum) + p.codeword_sq[k] * grad_logits_sum[i];
     }
     sync_block();
     for (int d = thread(); d < p.D; d += kFinishBackwardThreads) {
@@ -146,9 +150,9 @@ static __global__ void __launch_bounds__(kFinishBackwardThreads)
         float grad_logits_x_sum = sum_over(
             segments[image - first], p.weighted_x_partial_sum + row + d, 1, matrix);
         float grad = p.grad[(int64_t(image) * p.K + k) * p.D + d];
-        grad_code -= assignment_sum[image - first] * grad +
-                     twice_scale * (grad_logits_x_sum -
-                                    grad_logits_sum[image - first] * code);
+        grad_code -=
+            assignment_sum[image - first] * grad +
+            twice_scale * (grad_logits_x_sum - grad_logits_sum[image - first] * code);
         grad_scale -= 2 * code * grad_logits_x_sum;
       }
       p.grad_codewords[place] = grad_code;

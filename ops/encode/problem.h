@@ -46,9 +46,9 @@ struct Problem : Arguments {
   int block_channels, log2_block_channels;
   int chunks, groups;  // D_pad / block_channels, K_pad / kBlockCodewords
   int stages, blocks, cluster_size;
-  int tiles;               // of one image
-  int clusters;            // blocks / cluster_size
-  bool channels_are_rows;  // of a tile of x, otherwise its columns
+  int tiles;                           // of one image
+  int clusters;                        // blocks / cluster_size
+  bool channels_are_rows;              // of a tile of x, otherwise its columns
   bool x_in_pieces, grad_x_in_pieces;  // copied 16 bytes at a time
   SharedLayout at;
 
@@ -61,8 +61,8 @@ struct Problem : Arguments {
   // (segments, K_pad, D_pad) assignment (forward) or grad_logits (backward) times x,
   // per segment; a running sum with several chunks.
   float* weighted_x_partial_sum;
-  float* assignment_partial_sum;   // (segments, cluster_size, K_pad) sum_i A_ik
-  float* grad_logits_partial_sum;  // likewise, sum_i dl_ik
+  float* assignment_partial_sum;        // (segments, cluster_size, K_pad) sum_i A_ik
+  float* grad_logits_partial_sum;       // likewise, sum_i dl_ik
   float* grad_logits_x_sq_partial_sum;  // likewise, sum_i dl_ik |x_i|^2
 };
 
@@ -103,23 +103,23 @@ inline SharedLayout lay_out_shared(const Problem& p, int x_bytes, int operand_by
   // (kPartialBuffers, kBlockCodewords, kBlockFeatures): one buffer for two warps.
   at.partial_products = take(kPartialBuffers * kBlockCodewords * kBlockFeatures, 4);
   at.logits = take(map, 4);  // in turn c_k . x_i, l_ik and exp(l_ik - max_k l_ik)
-  at.assignment = replace(at.logits);        // map of operands A_ik
-  at.mean = take(p.block_channels, 4);       // (block_channels) of the chunk
+  at.assignment = replace(at.logits);   // map of operands A_ik
+  at.mean = take(p.block_channels, 4);  // (block_channels) of the chunk
   // (kWarps, kBlockFeatures) |x_i|^2 over the channels of a warp.
   at.partial_x_sq = take(kWarps * kBlockFeatures, 4);
-  at.x_sq = take(kBlockFeatures, 4);         // (kBlockFeatures) |x_i|^2
-  at.codeword_sq = take(p.K_pad, 4);         // (K_pad) |c_k|^2
-  at.scale = take(p.K_pad, 4);               // (K_pad) s_k
-  at.assignment_sum = take(p.K_pad, 4);      // (K_pad) sum_i A_ik
+  at.x_sq = take(kBlockFeatures, 4);     // (kBlockFeatures) |x_i|^2
+  at.codeword_sq = take(p.K_pad, 4);     // (K_pad) |c_k|^2
+  at.scale = take(p.K_pad, 4);           // (K_pad) s_k
+  at.assignment_sum = take(p.K_pad, 4);  // (K_pad) sum_i A_ik
   if (!backward) return at;
   // (kBlockCodewords, block_channels) operands G_kd.
   at.grad_operands = take(matrix, operand_bytes);
-  at.grad_assignment = take(map, 4);         // G_k . x_i, then dA_ik
-  at.grad_logits = replace(at.grad_assignment);        // map of operands dl_ik
-  at.neg_twice_grad_distance = take(map, operand_bytes);  // of operands -2 s_k dl_ik
+  at.grad_assignment = take(map, 4);                         // G_k . x_i, then dA_ik
+  at.grad_logits = replace(at.grad_assignment);              // map of operands dl_ik
+  at.neg_twice_grad_distance = take(map, operand_bytes);     // of operands -2 s_k dl_ik
   at.neg_twice_grad_distance_sum = take(kBlockFeatures, 4);  // (kBlockFeatures), over k
-  at.grad_dot_codeword = take(p.K_pad, 4);   // (K_pad) G_k . c_k
-  at.grad_logits_sum = take(p.K_pad, 4);     // (K_pad) sum_i dl_ik
+  at.grad_dot_codeword = take(p.K_pad, 4);                   // (K_pad) G_k . c_k
+  at.grad_logits_sum = take(p.K_pad, 4);                     // (K_pad) sum_i dl_ik
   at.grad_logits_x_sq_sum = take(p.K_pad, 4);  // (K_pad) sum_i dl_ik |x_i|^2
   return at;
 }

@@ -114,7 +114,7 @@ template <class B> __device__ void walk_segment(const B& b, int first, int last)
     }
   }
   await_copies<0>();  // of the codewords, if there was no tile
-  sync_block();  // all threads have read the codewords, which the sums overwrite
+  sync_block();       // all threads have read the codewords, which the sums overwrite
   write_sums(b);
   if (B::kSingleChunk) write_weighted_x(b, sum);
 }

@@ -60,7 +60,8 @@ template <class B> __device__ float* partial_sum_of(const B& b, int chunk, int g
 
 // Adds a tile. The sum of a single chunk stays in registers for a segment; the sums of
 // several are in device memory, where the first tile of a segment sets them.
-template <class B> __device__ void add_weighted_x(const B& b, typename B::XTile x,
+template <class B>
+__device__ void add_weighted_x(const B& b, typename B::XTile x,
                                typename B::WeightedXSum& sum, int chunk, int group,
                                bool first_tile) {
   auto w = B::kBackward ? b.grad_logits() : b.assignment();

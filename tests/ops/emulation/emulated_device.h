@@ -28,11 +28,12 @@
 
 namespace encstdc {
 
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
 
 // The same bits as another type.
-template <typename To, typename From>
-To as(From from) {
+template <typename To, typename From> To as(From from) {
   To to;
   std::memcpy(&to, &from, sizeof(to));
   return to;
@@ -42,8 +43,7 @@ inline float as_float(uint32_t bits) { return as<float>(bits); }
 inline float to_float(float value) { return value; }
 inline float to_float(Float16 value) { return as<_Float16>(value); }
 inline float to_float(BFloat16 value) { return as_float(uint32_t(value.bits) << 16); }
-template <typename T>
-T from_float(float value) {
+template <typename T> T from_float(float value) {
   if constexpr (std::is_same_v<T, Float16>) return as<T>(static_cast<_Float16>(value));
   if constexpr (std::is_same_v<T, BFloat16>) {
     uint32_t bits = as_bits(value);
@@ -55,7 +55,9 @@ T from_float(float value) {
 
 namespace emulation {
 
-struct Barrier { int expected, arrived = 0, generation = 0; };
+struct Barrier {
+  int expected, arrived = 0, generation = 0;
+};
 struct Warp {
   Barrier barrier = {32};
   uint64_t words[2][32][6];  // of an exchange and the next one, of each lane
@@ -67,7 +69,11 @@ struct Block {
   std::vector<uint4> shared;
   void poison() { std::fill(shared.begin(), shared.end(), uint4{~0u, ~0u, ~0u, ~0u}); }
 };
-struct Copy { void* to; const void* from; int bytes; };
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+};
 struct Fiber {
   int thread;
   Block* block;
@@ -92,7 +98,9 @@ inline int multiprocessors = 1, architecture = 90;
 constexpr size_t kStackBytes = 1 << 17;
 
 // Aborts where a device would fail, or might.
-inline void require(bool condition) { if (!condition) std::abort(); }
+inline void require(bool condition) {
+  if (!condition) std::abort();
+}
 
 inline void wait(Barrier& barrier) {
   if (++barrier.arrived == barrier.expected) {
@@ -152,8 +160,7 @@ inline int lane() { return current->thread % 32; }
 inline Warp& warp() { return current->block->warps[current->thread / 32]; }
 
 // Gives words to the warp. Returns those of all lanes.
-template <size_t COUNT>
-auto& exchange(const uint64_t (&words)[COUNT]) {
+template <size_t COUNT> auto& exchange(const uint64_t (&words)[COUNT]) {
   Warp& own = warp();
   int parity = current->parity ^= 1;
   std::memcpy(own.words[parity][lane()], words, sizeof(words));
@@ -208,8 +215,7 @@ inline void copy_async(void* shared, const void* global, int bytes) {
 }
 inline void prefetch(const void*) {}
 inline void commit_copies() { emulation::current->copies.emplace_back(); }
-template <int PENDING>
-void await_copies() {
+template <int PENDING> void await_copies() {
   auto& copies = emulation::current->copies;
   for (; copies.size() - 1 > PENDING; copies.pop_front()) {
     for (auto& copy : copies.front()) {
@@ -219,8 +225,7 @@ void await_copies() {
   }
 }
 
-template <bool TRANSPOSE>
-void load_matrices(uint32_t (&out)[4], const void* row) {
+template <bool TRANSPOSE> void load_matrices(uint32_t (&out)[4], const void* row) {
   emulation::require(uintptr_t(row) % 16 == 0);
   auto& rows = emulation::exchange({uintptr_t(row)});
   int g = emulation::lane() / 4, t = emulation::lane() % 4;

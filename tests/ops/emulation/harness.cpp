@@ -16,8 +16,8 @@ extern "C" void encode_plan(const int* sizes, const int* device, int backward,
                             int64_t* numbers) {
   Shape shape = {Type(sizes[0]), sizes[1], sizes[2], sizes[3], sizes[4]};
   Plan plan = plan_of(shape, device, backward);
-  int64_t all[] = {plan.block_channels, plan.stages, plan.blocks, plan.cluster_size,
-                   plan.shared_bytes, plan.workspace_bytes};
+  int64_t all[] = {plan.block_channels, plan.stages,       plan.blocks,
+                   plan.cluster_size,   plan.shared_bytes, plan.workspace_bytes};
   std::memcpy(numbers, all, sizeof(all));
 }
 
@@ -32,7 +32,12 @@ extern "C" const char* encode_run(const int* sizes, const int* device, unsigned 
   emulation::order.seed(seed);
   Arguments arguments = {{x, strides[0], strides[1], strides[2]},
                          {grad_x, strides[3], strides[4], strides[5]},
-                         codewords, scale, grad, encodings, grad_codewords, grad_scale};
+                         codewords,
+                         scale,
+                         grad,
+                         encodings,
+                         grad_codewords,
+                         grad_scale};
   Plan plan = plan_of(shape, device, grad != nullptr);
   return run(shape, plan, arguments, workspace, nullptr);
 }
