@@ -64,14 +64,14 @@ def numbers(text: str, form: str) -> Tuple[int, ...]:
 
 
 def device(text: str) -> torch.device:
-    """Read a device that is there."""
+    """Read a device that is there; a GPU has an index."""
     count = torch.cuda.device_count()
     there = ['cpu', *(['cuda'] if count else []),
              *(f'cuda:{index}' for index in range(count))]
     if text not in there:
         raise argparse.ArgumentTypeError(
             f'{text!r} is not there; give one of {", ".join(there)}')
-    return torch.device(text)
+    return torch.device('cuda:0' if text == 'cuda' else text)
 
 
 def file_name(text: str) -> str:
@@ -82,12 +82,12 @@ def file_name(text: str) -> str:
     return text
 
 
-def use(args: argparse.Namespace) -> None:
-    """Make this process compute on --device, with --threads on a CPU."""
-    if args.device.type == 'cuda':
-        torch.cuda.set_device(args.device)
+def use(device: torch.device, threads: int) -> None:
+    """Make this process compute on a device, a CPU with so many threads."""
+    if device.type == 'cuda':  # where Triton and events look for it
+        torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(threads)
 
 
 def result_file(args: argparse.Namespace, first: str, *words: str) -> Path:

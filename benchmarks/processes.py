@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional
 from unittest import mock
 
+import options
 import torch
 from harness import (
     OutOfMemory,
@@ -42,14 +43,15 @@ class Worker:
 
     Args:
         contender: what makes the step, and the variables of the process.
+        device: where the step computes.
     """
 
-    def __init__(self, contender: Contender):
+    def __init__(self, contender: Contender, device: torch.device):
         context = multiprocessing.get_context('spawn')
         self.pipe, there = context.Pipe()
         self.process = context.Process(
-            target=serve, args=(there, contender.make, torch.get_num_threads()),
-            daemon=True)
+            target=serve, daemon=True,
+            args=(there, contender.make, device, torch.get_num_threads()))
         # Ctrl-C is for the process that measures, which ends the others.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         with mock.patch.dict(os.environ, contender.environment):
@@ -61,8 +63,8 @@ class Worker:
         """Return ``function(step, *arguments)`` of the other process.
 
         Raises:
-            OutOfMemory, InputError: as the function; the first also when a signal
-                ended the process.
+            OutOfMemory, InputError: as the function; the first also when the process
+                was killed.
             RuntimeError: when it ended otherwise.
         """
         try:
@@ -71,7 +73,7 @@ class Worker:
         except (EOFError, ConnectionError) as error:
             self.process.join()
             status = self.process.exitcode
-            if status < 0:
+            if status == -signal.SIGKILL:  # by the kernel, for want of memory
                 raise OutOfMemory(f'killed by signal {-status}') from error
             raise RuntimeError(
                 f'a measured process ended with status {status}') from error
@@ -88,12 +90,13 @@ class Worker:
         self.pipe.close()
 
 
-def serve(pipe, make: Callable[[], Callable], threads: int) -> None:
+def serve(pipe, make: Callable[[], Callable], device: torch.device,
+          threads: int) -> None:
     """Make the step at the first call of :meth:`Worker.call`; answer to the end."""
     with suppress(OSError):  # where memory runs out, this process goes
         Path('/proc/self/oom_score_adj').write_text('1000')
     warnings.simplefilter('ignore')  # of the libraries, which ask nothing of the user
-    torch.set_num_threads(threads)
+    options.use(device, threads)
     step = None
     with suppress(EOFError):
         while True:
@@ -126,7 +129,7 @@ def contest(contenders: Dict[str, Contender], device: torch.device, rounds: int,
         InputError: when none fits into the memory.
     """
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(each))
+        workers = {name: stack.enter_context(Worker(each, device))
                    for name, each in contenders.items()}
         times = interleaved({name: partial(worker.call, seconds, device)
                              for name, worker in workers.items()},
@@ -148,7 +151,7 @@ def check_any_fits(times: dict, what: str) -> None:
 def peak_memory(contender: Contender, device: torch.device) -> Optional[float]:
     """Return :func:`peak` in a fresh process, in MiB; None where memory is short."""
     environment = {**contender.environment, **MAPPED}
-    with Worker(contender._replace(environment=environment)) as worker:
+    with Worker(contender._replace(environment=environment), device) as worker:
         try:
             return worker.call(peak, device) / 2**20
         except OutOfMemory:

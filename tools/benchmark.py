@@ -44,7 +44,7 @@ def main() -> None:
     parser = make_parser()
     args = parser.parse_args()
     try:
-        options.use(args)
+        options.use(args.device, args.threads)
         with quiet(), harness.memory_limit(args.device):
             args.run(args)
     except InputError as error:

@@ -146,7 +146,7 @@ def test_train_runs_the_classes_that_it_says(ours, expected):
     model, shape = train_step.read(STDC, 7)
     assert shape == Shape(12, 512, 1024)
     make = partial(train_step.Trainer, model, ours, STDC, Shape(2, 64, 64), CPU, False)
-    with Worker(Contender(make, {OVERRIDE: str(int(ours))})) as worker:
+    with Worker(Contender(make, {OVERRIDE: str(int(ours))}), CPU) as worker:
         found = worker.call(modules_of)
     assert len(found) == 5 + 3 and set(found) == {expected}
 

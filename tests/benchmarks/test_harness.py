@@ -129,7 +129,8 @@ def test_memory_limit_refuses_more_than_there_is_and_is_lifted_again():
 
 
 def test_worker_keeps_its_step_and_its_environment():
-    with Worker(Contender(partial(Allocate, 1), {'BENCHMARK_TEST': 'here'})) as worker:
+    contender = Contender(partial(Allocate, 1), {'BENCHMARK_TEST': 'here'})
+    with Worker(contender, CPU) as worker:
         first = worker.call(process)
         assert first == worker.call(process) and first[0] != os.getpid()
         assert worker.call(environment, 'BENCHMARK_TEST') == 'here'
@@ -141,13 +142,13 @@ def test_worker_keeps_its_step_and_its_environment():
     ((kill, ), OutOfMemory, 'killed by signal 9'),
     ((end, 3), RuntimeError, 'ended with status 3')])
 def test_worker_that_ends_says_why(call, error, says):
-    with Worker(Contender(partial(Allocate, 1))) as worker:
+    with Worker(Contender(partial(Allocate, 1)), CPU) as worker:
         with pytest.raises(error, match=says):
             worker.call(*call)
 
 
 def test_worker_hands_on_what_the_user_can_mend():
-    with Worker(Contender(partial(fail, InputError('mend it')))) as worker:
+    with Worker(Contender(partial(fail, InputError('mend it'))), CPU) as worker:
         with pytest.raises(InputError, match='mend it'):
             worker.call(process)
 
