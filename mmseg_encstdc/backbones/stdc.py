@@ -48,16 +48,11 @@ class STDCNet(StockSTDCNet):
             ``channels`` or ``out_strides``.
     """
 
-    def __init__(self,
-                 stdc_type: str,
-                 in_channels: int = 3,
+    def __init__(self, stdc_type: str, in_channels: int = 3,
                  channels: Sequence[int] = (32, 64, 256, 512, 1024),
-                 bottleneck_type: str = 'cat',
-                 norm_cfg: dict = dict(type='BN'),
-                 act_cfg: dict = dict(type='ReLU'),
-                 num_convs: int = 4,
-                 with_final_conv: bool = False,
-                 pretrained: Optional[str] = None,
+                 bottleneck_type: str = 'cat', norm_cfg: dict = dict(type='BN'),
+                 act_cfg: dict = dict(type='ReLU'), num_convs: int = 4,
+                 with_final_conv: bool = False, pretrained: Optional[str] = None,
                  init_cfg: Optional[dict] = None,
                  out_strides: Sequence[int] = (8, 16, 32)):
         if stdc_type not in self.arch_settings:
@@ -116,16 +111,12 @@ class STDCContextPathNet(BaseModule):
         ValueError: for other ``detail_strides``, and for ``backbone_cfg.out_strides``.
     """
 
-    def __init__(self,
-                 backbone_cfg: dict,
-                 last_in_channels: Sequence[int] = (1024, 512),
-                 out_channels: int = 128,
+    def __init__(self, backbone_cfg: dict,
+                 last_in_channels: Sequence[int] = (1024, 512), out_channels: int = 128,
                  ffm_cfg: dict = dict(
                      in_channels=512, out_channels=256, scale_factor=4),
-                 upsample_mode: str = 'nearest',
-                 align_corners: Optional[bool] = None,
-                 norm_cfg: dict = dict(type='BN'),
-                 init_cfg: Optional[dict] = None,
+                 upsample_mode: str = 'nearest', align_corners: Optional[bool] = None,
+                 norm_cfg: dict = dict(type='BN'), init_cfg: Optional[dict] = None,
                  detail_strides: Sequence[int] = ()):
         super().__init__(init_cfg)
         detail_strides = check_strides('detail_strides', detail_strides, (2, 4))

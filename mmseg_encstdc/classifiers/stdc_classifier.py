@@ -39,12 +39,8 @@ class STDCClassifier(BaseModel):
         InputError: for another backbone, or a ``label_smooth`` out of range.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 num_classes: int,
-                 dropout_ratio: float = 0.2,
-                 label_smooth: float = 0.,
-                 data_preprocessor: Optional[dict] = None,
+    def __init__(self, backbone: dict, num_classes: int, dropout_ratio: float = 0.2,
+                 label_smooth: float = 0., data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = dict(
                      type='Normal', layer='Linear', std=0.001)):
         super().__init__(data_preprocessor, init_cfg)

@@ -33,12 +33,9 @@ class RandomResizedCrop(BaseTransform):
         ValueError: for an invalid size or interval.
     """
 
-    def __init__(self,
-                 size: int,
-                 area: Tuple[float, float] = (0.08, 1.),
+    def __init__(self, size: int, area: Tuple[float, float] = (0.08, 1.),
                  ratio: Tuple[float, float] = (3 / 4, 4 / 3),
-                 interpolation: str = 'bilinear',
-                 backend: str = 'cv2'):
+                 interpolation: str = 'bilinear', backend: str = 'cv2'):
         if not (isinstance(size, int) and size > 0):
             raise ValueError(f'size must be a number of pixels, got {size!r}')
         if not 0 < area[0] <= area[1] <= 1:

@@ -71,13 +71,9 @@ class ConfusionMetric(BaseMetric):
 
     default_prefix = ''  # the names stand alone
 
-    def __init__(self,
-                 ignore_index: int = 255,
-                 output_dir: Optional[str] = None,
-                 format_only: bool = False,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None,
-                 **kwargs):
+    def __init__(self, ignore_index: int = 255, output_dir: Optional[str] = None,
+                 format_only: bool = False, collect_device: str = 'cpu',
+                 prefix: Optional[str] = None, **kwargs):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if format_only and output_dir is None:
             raise ValueError('format_only needs an output_dir to write to')

@@ -25,11 +25,8 @@ class DetailHead(SegHead):
             ``components``.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 channels: int = 64,
-                 loss_decode: dict = dict(type='DetailAggregateLoss'),
-                 **kwargs):
+    def __init__(self, in_channels: int, channels: int = 64,
+                 loss_decode: dict = dict(type='DetailAggregateLoss'), **kwargs):
         if kwargs.pop('num_classes', 1) != 1:
             raise ValueError('DetailHead predicts 1 channel; leave num_classes out')
         # The threshold is unused; the parent warns without one.

@@ -34,14 +34,11 @@ class EncHead(StockEncHead):
             ``loss_se_decode`` that cannot take one class.
     """
 
-    def __init__(self,
-                 num_codes: int = 32,
-                 use_se_loss: bool = True,
+    def __init__(self, num_codes: int = 32, use_se_loss: bool = True,
                  add_lateral: bool = False,
                  loss_se_decode: dict = dict(
                      type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.2),
-                 code_reduction: str = 'mean',
-                 dropout_type: str = 'Dropout2d',
+                 code_reduction: str = 'mean', dropout_type: str = 'Dropout2d',
                  **kwargs):
         if use_se_loss and kwargs.get('num_classes') == 1 and (
                 loss_se_decode.get('type') == 'CrossEntropyLoss'):

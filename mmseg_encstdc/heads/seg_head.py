@@ -28,15 +28,9 @@ class SegHead(FCNHead):
         ValueError: for another ``dropout_type``.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 channels: int,
-                 bias: bool = False,
-                 dropout_ratio: float = 0.,
-                 dropout_type: str = 'Dropout',
-                 num_convs: int = 1,
-                 concat_input: bool = False,
-                 **kwargs):
+    def __init__(self, in_channels: int, channels: int, bias: bool = False,
+                 dropout_ratio: float = 0., dropout_type: str = 'Dropout',
+                 num_convs: int = 1, concat_input: bool = False, **kwargs):
         super().__init__(
             in_channels=in_channels, channels=channels, num_convs=num_convs,
             concat_input=concat_input, dropout_ratio=dropout_ratio, **kwargs)

@@ -152,17 +152,11 @@ class DetailAggregateLoss(DecodeLoss):
             ``learn_fusion``.
     """
 
-    def __init__(self,
-                 fusion_weights: Sequence[float] = (0.6, 0.3, 0.1),
-                 threshold: float = 0.1,
-                 smooth: float = 1.,
-                 bce_weight: float = 1.,
-                 dice_weight: float = 1.,
-                 ignore_index: Optional[int] = None,
-                 permutation_invariant: bool = False,
-                 learn_fusion: bool = False,
-                 loss_weight: float = 1.0,
-                 loss_name: str = 'loss_detail'):
+    def __init__(self, fusion_weights: Sequence[float] = (0.6, 0.3, 0.1),
+                 threshold: float = 0.1, smooth: float = 1., bce_weight: float = 1.,
+                 dice_weight: float = 1., ignore_index: Optional[int] = None,
+                 permutation_invariant: bool = False, learn_fusion: bool = False,
+                 loss_weight: float = 1.0, loss_name: str = 'loss_detail'):
         super().__init__(loss_weight, loss_name)
         if len(fusion_weights) != len(STRIDES):
             raise ValueError('fusion_weights must be three numbers, for strides '

@@ -86,12 +86,9 @@ class OhemCELoss(DecodeLoss, PixelReduction):
         ValueError: for a ``thresh`` or ``min_kept`` out of range.
     """
 
-    def __init__(self,
-                 thresh: float = 0.7,
-                 min_kept: Union[int, float] = 1 / 16,
+    def __init__(self, thresh: float = 0.7, min_kept: Union[int, float] = 1 / 16,
                  class_weight: Optional[Sequence[float]] = None,
-                 loss_weight: float = 1.0,
-                 loss_name: str = 'loss_ohem'):
+                 loss_weight: float = 1.0, loss_name: str = 'loss_ohem'):
         super().__init__(loss_weight, loss_name)
         if not 0 < thresh < 1:
             raise ValueError(f'thresh must be in (0, 1), got {thresh}')

@@ -20,11 +20,8 @@ class LocalNet(BaseModule):
         init_cfg: MMEngine's initialisation of the weights.
     """
 
-    def __init__(self,
-                 channels: int = 32,
-                 depth: int = 7,
-                 norm_cfg: dict = dict(type='BN'),
-                 init_cfg: Optional[dict] = None):
+    def __init__(self, channels: int = 32, depth: int = 7,
+                 norm_cfg: dict = dict(type='BN'), init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         self.layers = Sequential(*(
             ConvModule(channels if i else 3, channels, 3, padding=1, norm_cfg=norm_cfg)

@@ -25,9 +25,7 @@ class PairAccuracy(BaseMetric):
 
     default_prefix = ''  # the names stand alone
 
-    def __init__(self,
-                 pairs: Sequence[Tuple[str, str]],
-                 collect_device: str = 'cpu',
+    def __init__(self, pairs: Sequence[Tuple[str, str]], collect_device: str = 'cpu',
                  prefix: Optional[str] = None):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.pairs = [tuple(pair) for pair in pairs]
