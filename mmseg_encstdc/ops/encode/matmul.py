@@ -1,7 +1,7 @@
 """Encode by matrix products over blocks of features, on any device.
 
 A block is a range of feature vectors that fits in the cache. x is read from memory
-once forward and once backward, and no other tensor is as large as x. In a block
+once forward and once backward. Only its gradient is as large as x. In a block
 
     d = |x|^2 - 2 C x + |c|^2        (distances, 1 product)
     E = A x^T - (sum_i A_i) * C      (encodings, 1 product)
