@@ -16,8 +16,6 @@ from xml.etree import ElementTree
 import record
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'dev'))
-
 # Matches the names that tests/ops/test_gpu_backends.py gives its tests.
 BACKEND = re.compile(r'\[(\w+-(?:torch|triton|cuda))\b')
 OUTCOMES = dict(failure='failed', error='failed', skipped='skipped')
