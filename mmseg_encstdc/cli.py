@@ -1,4 +1,4 @@
-"""Command line options that the tools share; only they import this."""
+"""Command line options that the scripts in tools/ share; only these import it."""
 import argparse
 import os
 import os.path as osp

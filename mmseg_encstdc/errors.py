@@ -53,7 +53,7 @@ def one_line_errors() -> Iterator[None]:
             raise
         line = str(error).strip().splitlines()[-1]
         sys.exit('error: ' + line.split('InputError: ', 1)[-1])
-    # mmcv's loader raises this, naming the file.
+    # mmcv's image loader raises AssertionError; its message names the file.
     except AssertionError as error:
         if 'failed to load image' not in str(error):
             raise

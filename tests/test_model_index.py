@@ -134,7 +134,7 @@ def test_readme_states_the_schedules_of_the_configs(root):
         assert crop == '{} x {}'.format(*size), name
 
 
-def test_readme_states_our_results_of_the_metafile(index, root):
+def test_readme_has_our_results_from_the_metafile(index, root):
     ours = {}
     for name, result in results(index):
         if 'Entry' in result:

@@ -193,7 +193,7 @@ def _write(graph: Graph, path: Path, shape: Sequence[int], dynamic: bool,
 
 
 def _random_image(graph: Graph, shape: Shape) -> Tensor:
-    """Return an input of the graph, the same in each call."""
+    """Return a random image from a fixed seed, as an input of the graph."""
     batch, height, width = shape
     generator = torch.Generator().manual_seed(0)
     if graph.preprocess:

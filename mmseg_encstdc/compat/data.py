@@ -18,7 +18,7 @@ LOAD_ERRORS = (*DECODE_ERRORS, AssertionError)
 
 def restore_sides(label: np.ndarray,
                   size: Optional[Tuple[int, int]]) -> np.ndarray:
-    """Restore the dimensions of size 1 that MMSegmentation squeezes.
+    """Restore a height or width of 1, which MMSegmentation's ``squeeze`` removes.
 
     Args:
         label: class ids, (H, W), or without its dimensions of size 1.

@@ -78,7 +78,7 @@ def sigmoid_focal_loss(input: Tensor,
 
 
 def _missing_operator(name: str) -> NoReturn:
-    """Raise the error of an operator that is not replaced."""
+    """Raise an error for a compiled operator that has no replacement here."""
     if name.startswith('__') and name.endswith('__'):
         raise AttributeError(name)
     low, high, _ = requirement('mmcv')

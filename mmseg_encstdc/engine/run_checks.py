@@ -99,7 +99,7 @@ def _check_files(dataset: BaseDataset) -> int:
 
 def _check_same(first: str, expected: tuple, loader: str,
                 classes: tuple) -> None:
-    """Raise InputError unless two loaders have the same classes in one order."""
+    """Raise InputError unless two loaders have the same classes in the same order."""
     for i, (one, other) in enumerate(zip_longest(expected, classes)):
         if one != other:
             raise InputError(

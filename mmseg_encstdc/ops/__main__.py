@@ -13,7 +13,7 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def rows() -> Iterator[Tuple[str, str, str, str]]:
-    """Yield operator, device, backend and its state, after a row of headings."""
+    """Yield the headings, then operator, device, backend and whether it can run."""
     count = torch.cuda.device_count()
     yield 'operator', 'device', 'backend', 'state'
     for device in ('cpu', *(f'cuda:{i}' for i in range(count))):

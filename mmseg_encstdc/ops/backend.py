@@ -190,10 +190,11 @@ _errors: Dict[tuple, Optional[str]] = {}  # None where the check passed
 
 def passes_self_check(operator: Operator, backend: str, device: torch.device,
                       dtype: torch.dtype) -> bool:
-    """Return whether a backend passes its self-check, which runs at the first call.
+    """Return whether a backend passes its self-check.
 
-    Return False without a check while a CUDA graph is captured or a trace is
-    recorded, because these would record the check's launches.
+    The check runs when a backend is first needed for an operator, a device and a
+    type. While a CUDA graph is captured, or torch.jit or torch.compile traces, return
+    False without a check: the check would become part of the graph or the trace.
     """
     key = (operator.name, backend, device, dtype)
     with _lock:

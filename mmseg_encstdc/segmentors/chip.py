@@ -19,7 +19,7 @@ class Protocol(NamedTuple):
         centre: pad on all sides, not to the right and bottom only.
         shift_last: move the last crop inside the image instead of padding it.
         average: divide by the number of crops at a pixel.
-        round_stride: rounding of the distance of two crops.
+        round_stride: rounding of the step between neighbouring crops.
     """
     softmax_first: bool
     pad_black: bool
@@ -38,15 +38,16 @@ PROTOCOLS = {
 class ChipEncoderDecoder(EncoderDecoder):
     """Add the authors' test protocols to MMSegmentation's EncoderDecoder.
 
-    ``test_cfg`` takes, beside the stock modes 'whole' and 'slide':
+    ``test_cfg`` has two additions to MMSegmentation's modes 'whole' and 'slide':
 
-    - ``scale`` (float, modes 'whole' and 'slide'): resize the normalised image by this
-      factor for the network, and the logits to this size, then to that of the image.
-      STDC-Seg50 and 75 have 0.5 and 0.75.
-    - ``mode='chip'``: score overlapping square crops at several scales, with
-      ``protocol`` ('encnet' or 'stdc'), ``crop_size`` (int, pixels), ``stride_rate``
-      (float, distance of two crops in crop sizes), ``scales`` (floats), ``flip`` (bool)
-      and ``base_size`` (int, optional; see :func:`chip_size`). The scores of all scales
+    - ``scale`` (float, modes 'whole' and 'slide'): multiply height and width of the
+      normalised image by this factor before the network. The logits are resized to the
+      scaled image, then to the image. STDC-Seg50 uses 0.5, STDC-Seg75 uses 0.75.
+    - ``mode='chip'``: score overlapping square crops (chips) at several scales.
+      ``protocol`` is 'encnet' or 'stdc', ``crop_size`` an int in pixels,
+      ``stride_rate`` the step between neighbouring crops as a fraction of
+      ``crop_size``, ``scales`` a sequence of floats, ``flip`` a bool, and
+      ``base_size`` an optional int (see :func:`chip_size`). The scores of all scales
       are added. They are not logits: only their order has a meaning.
 
     Resizing is bilinear with align_corners=True, as the authors'.

@@ -78,7 +78,8 @@ __device__ void fill(const T& tile, const Part<E>& from, int rows, int log2_colu
   }
 }
 
-// Loads rows x 2^log2_columns elements, column stride 1, into the second-level cache.
+// Prefetches rows x 2^log2_columns elements into the L2 cache. The elements of a row
+// are adjacent in memory.
 template <int THREADS, class E>
 __device__ void prefetch(const Part<E>& from, int rows, int log2_columns) {
   constexpr int kLine = 128 / sizeof(E);  // elements; 32 floats

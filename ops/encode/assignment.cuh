@@ -129,8 +129,9 @@ template <class B> __device__ float exponentials(const B& b) {
   return 1 / sum_lanes<4, 32>(sum);
 }
 
-// Adds the features of a tile to the sums of A_ik and, in the backward pass, of dl_ik
-// and dl_ik |x_i|^2. Eight lanes add up each codeword.
+// Adds what a tile contributes to sum_i A_ik and, in the backward pass, to sum_i dl_ik
+// and sum_i dl_ik |x_i|^2. dl_ik is the gradient of the logit l_ik. Eight lanes compute
+// the sums of one codeword.
 template <class B> __device__ void add_sums(const B& b) {
   const SharedLayout& at = b.p.at;
   auto add = [&](int sums, const typename B::OperandMap& map, const float* factor) {

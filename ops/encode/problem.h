@@ -52,7 +52,8 @@ struct Problem : Arguments {
   bool x_in_pieces, grad_x_in_pieces;  // copied 16 bytes at a time
   SharedLayout at;
 
-  // The workspace in device memory. Sums over i are over a block's tiles of a segment.
+  // The workspace in device memory. A sum over i is a partial sum: it covers the tiles
+  // of one segment that one block computes. README.md defines tile and segment.
   float* mean;               // (D_pad)
   void* centred_codewords;   // (terms, K_pad, D_pad) operands c_kd
   float* codeword_sq;        // (K_pad) |c_k|^2, of floats

@@ -77,8 +77,9 @@ __device__ void add_weighted_x(const B& b, typename B::XTile x,
   }
 }
 
-// Writes the sum of a single chunk at the end of a segment. The blocks of a cluster add
-// theirs up in order of rank, each block an equal range of the elements.
+// Writes the sum at the end of a segment if D fits in one chunk. In a cluster, each
+// block adds the sums of all blocks, in order of rank, for an equal range of the
+// elements.
 template <class B>
 __device__ void write_weighted_x(const B& b, typename B::WeightedXSum& sum) {
   const Problem& p = b.p;

@@ -249,7 +249,7 @@ def test_context_encoding_rejects_unknown_reduction(reduction):
         ContextEncoding(12, 5, reduction=reduction)
 
 
-def test_context_encoding_keeps_its_input():
+def test_context_encoding_does_not_modify_its_input():
     x = torch.randn(2, 12, 4, 4)
     before = x.clone()
     ContextEncoding(12, 5)(x)

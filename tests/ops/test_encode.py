@@ -76,7 +76,7 @@ def test_encode_reference_equals_formula(shape, seed):
 
 @thorough
 @given(shapes, seeds)
-def test_encode_functions_have_one_order(shape, seed):
+def test_encode_functions_take_the_same_order_of_dimensions(shape, seed):
     x, codewords, scale = draw(shape, seed)
     layer = Encoding(codewords.size(1), codewords.size(0)).double()
     layer.load_state_dict(dict(codewords=codewords, scale=scale))

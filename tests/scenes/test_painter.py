@@ -142,7 +142,7 @@ class TestAmbiguity:
             assert (in_street[free] == in_room[free]).all()
 
     @pytest.mark.parametrize('pair', AMBIGUOUS_PAIRS)
-    def test_few_pixels_of_a_pair_have_a_prop_within_a_window_of_15(self, pair, scenes):
+    def test_lookalike_classes_rarely_have_a_prop_within_15_pixels(self, pair, scenes):
         close = total = 0
         for _, label in scenes:
             member = mask_of(label, *pair)

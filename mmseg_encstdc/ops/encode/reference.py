@@ -1,4 +1,7 @@
-"""Encode in standard operators, for export, second derivatives and tests."""
+"""The Encoding operator in standard PyTorch operators.
+
+Export and second derivatives use it, and tests compare with it.
+"""
 import torch
 from torch import Tensor
 

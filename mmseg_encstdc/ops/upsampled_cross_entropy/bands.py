@@ -156,7 +156,7 @@ class RowBands:
 
 
 class WholeImage:
-    """Interpolate an image as one band, with the methods of :class:`RowBands`."""
+    """Upsample all rows at once, with the methods of :class:`RowBands`."""
 
     def __init__(self, scores: Tensor, size: Tuple[int, int],
                  align_corners: bool):

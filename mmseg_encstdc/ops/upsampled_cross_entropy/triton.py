@@ -193,7 +193,7 @@ def interpolate(before, after, weight):
 
 @triton.jit
 def load_between(row, left, right, weight):
-    """Load the logits at the offsets left and right of a row and interpolate."""
+    """Load a row's logits at column offsets ``left`` and ``right`` and interpolate."""
     return interpolate(load_logits(row + left), load_logits(row + right), weight)
 
 
