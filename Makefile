@@ -1,4 +1,4 @@
-# make demo   set up, generate Scenes, train two networks, print a table
+# make demo   set up, generate Scenes, train three networks, print a table
 # make test   set up and run the tests
 # make test-fork   the same on the maintained fork of the stack, in .venv-fork
 # make test-full   the same on the full mmcv, in .venv-full; compiles it first, 20
