@@ -40,7 +40,7 @@ def check_channels(key: str, head: dict) -> None:
         if kind == 'DiceLoss':
             raise InputError(
                 f'{key} has one channel, for which DiceLoss takes the background as '
-                'the class to find; set type=BinaryDiceLoss')
+                "the class to find; give it dict(type='BinaryDiceLoss') instead")
         _check_class_weight(key, loss)
     if head['num_classes'] == 1 and name_of(head) == 'EncHead' and head.get(
             'use_se_loss', True):
