@@ -164,11 +164,12 @@ def test_one_channel_ohem_loss_is_that_of_two_channels(loss):
 def test_one_channel_sampler_selects_pixels_of_two_channels(thresh):
     sampler = dict(type='OHEMPixelSampler', thresh=thresh, min_kept=300)
     logits, labels, large = draw_binary()
-    found = binary_head(dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='sum'),
-                        sampler=sampler).loss_by_feat(logits, samples(labels))
+    loss = dict(type='CrossEntropyLoss', reduction='sum')
+    found = binary_head(dict(use_sigmoid=True, **loss), sampler=sampler).loss_by_feat(
+        logits, samples(labels))
     two = torch.cat([torch.zeros_like(logits), logits], 1)
-    expected = binary_head(dict(type='CrossEntropyLoss', reduction='sum'), 2,
-                           sampler=sampler).loss_by_feat(two, samples(labels))
+    expected = binary_head(loss, 2, sampler=sampler).loss_by_feat(
+        two, samples(labels))
     torch.testing.assert_close(found['loss_ce'], expected['loss_ce'])
 
 
