@@ -39,6 +39,7 @@ from .config_files import config_file  # noqa: E402, F401
 REPLACED = (
     (MODELS, backbones, ('STDCNet', 'STDCContextPathNet')),
     (MODELS, heads, ('EncHead', 'FCNHead', 'STDCHead')),
+    (MODELS, segmentors, ('SegTTAModel', )),
     (TASK_UTILS, losses, ('OHEMPixelSampler', )),
 )
 NEW = (

@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Predict images: tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER --out DIR
 
-Writes DIR/labels/NAME.png (8-bit class ids) and DIR/overlays/NAME.jpg.
+Writes DIR/labels/NAME.png (8-bit class ids, as tools/test.py --out) and
+DIR/overlays/NAME.jpg.
 """
 import argparse
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
@@ -18,7 +19,7 @@ try:
 
     from mmseg_encstdc.apis import find_images, load, predict, read_image
     from mmseg_encstdc.compat import quiet
-    from mmseg_encstdc.engine import check_writable
+    from mmseg_encstdc.engine import check_writable, raw_ids_of
     from mmseg_encstdc.errors import InputError, one_line_errors
     from mmseg_encstdc.visualization import legend, overlay
 except ImportError as error:
@@ -38,6 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--opacity', type=float, default=0.5,
         help='of the colours, 0 to 1; default: 0.5')
+    parser.add_argument(
+        '--raw-ids', action='store_true',
+        help="write the ids of the test set's label files, not class ids")
     parser.add_argument(
         '--legend', action='store_true', help='class names under each overlay')
     return parser.parse_args()
@@ -68,8 +72,8 @@ def find_sources(sources: List[str], out: Path) -> List[Tuple[Path, Path]]:
 
 
 def draw(model: nn.Module, path: Path, out: Path, stem: Path, opacity: float,
-         with_legend: bool) -> None:
-    """Write the label map and the overlay of one image."""
+         with_legend: bool, ids: Optional[np.ndarray] = None) -> None:
+    """Write the label map and the overlay of one image; ``ids`` replace class ids."""
     image, label = read_image(path), predict(model, path)
     classes, palette = (model.dataset_meta[key]
                         for key in ('classes', 'palette'))
@@ -77,7 +81,8 @@ def draw(model: nn.Module, path: Path, out: Path, stem: Path, opacity: float,
     if with_legend:
         picture = np.vstack(
             [picture, legend(classes, palette, picture.shape[1])])
-    write(out / 'labels' / stem.with_name(stem.name + '.png'), label)
+    write(out / 'labels' / stem.with_name(stem.name + '.png'),
+          label if ids is None else ids[label])
     write(out / 'overlays' / stem.with_name(stem.name + '.jpg'),
           picture[..., ::-1])
 
@@ -98,8 +103,9 @@ def main() -> None:
         check_writable(args.out)
         images = find_sources(args.source, out)
         model = load(args.checkpoint, args.config, args.device)
+        ids = raw_ids_of(model.cfg) if args.raw_ids else None
         for path, stem in track(images, description='predicting'):
-            draw(model, path, out, stem, args.opacity, args.legend)
+            draw(model, path, out, stem, args.opacity, args.legend, ids)
         print(f'{len(images)} label maps and overlays are in {out}')
 
 

@@ -14,7 +14,9 @@ try:
     from mmseg_encstdc.engine import (
         build_runner,
         check_fits,
+        check_trained_classes,
         check_writable,
+        raw_ids_of,
         read_checkpoint,
         stop_processes,
         use_mode,
@@ -23,7 +25,6 @@ try:
 except ImportError as error:
     sys.exit(f'error: {error}')
 
-WRITERS = ('ConfusionMetric', 'IoUMetric', 'CityscapesMetric')
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +39,11 @@ def parse_args() -> argparse.Namespace:
         '--mode', help='one of test_modes of the config: chip (the authors\' '
         'overlapping crops at several scales) or slide')
     parser.add_argument(
-        '--out', help='folder for predicted label maps and metrics.json')
+        '--out', help='folder for predicted label maps (8-bit class ids) and '
+        'metrics.json')
+    parser.add_argument(
+        '--raw-ids', action='store_true',
+        help="write the ids of the data set's label files, not class ids")
     parser.add_argument(
         '--show-dir', help='folder for images overlaid with label and '
         'prediction')
@@ -47,19 +52,33 @@ def parse_args() -> argparse.Namespace:
 
 def apply_options(args: argparse.Namespace, cfg: Config) -> None:
     """Write the options of this tool into the config."""
-    read_checkpoint(args.checkpoint)
+    meta = read_checkpoint(args.checkpoint)['meta']
+    check_trained_classes(cfg, meta, args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.mode:
         use_mode(cfg, args.mode)
     if args.tta:
         if 'tta_pipeline' not in cfg:
             raise InputError('--tta needs tta_pipeline in the config')
+        if cfg.model.test_cfg.get('mode') == 'chip':
+            raise InputError(
+                '--tta averages probabilities, which the scores of '
+                'model.test_cfg.mode chip are not; add --cfg-options '
+                'model.test_cfg.mode=whole')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+        wrapper = cfg.get('tta_model', dict(type='SegTTAModel'))
+        cfg.model = dict(**wrapper, module=cfg.model)
     for folder in filter(None, (args.out, args.show_dir)):
         check_writable(folder)
     if args.out:
-        write_predictions(cfg.test_evaluator, args.out)
+        if 'decode_head' not in cfg.model.get('module', cfg.model):
+            raise InputError('--out needs a segmentation network; a classifier writes '
+                             'no label maps')
+        if args.raw_ids:
+            raw_ids_of(cfg)
+        cfg.test_evaluator = writing(cfg.test_evaluator, args.out, args.raw_ids)
+    elif args.raw_ids:
+        raise InputError('--raw-ids needs --out, the folder to write to')
     if args.show_dir:
         if 'visualization' not in cfg.default_hooks:
             raise InputError('--show-dir needs default_hooks.visualization in the '
@@ -68,15 +87,21 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def write_predictions(evaluator: Union[dict, List[dict]], folder: str) -> None:
-    """Set the output folder of the metrics that write label maps."""
-    metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
-    writers = [m for m in metrics if m['type'] in WRITERS]
-    if not writers:
-        raise InputError(f'--out needs one of {", ".join(WRITERS)} in '
-                         'test_evaluator')
-    for metric in writers:
-        metric['output_dir'] = folder
+def writing(evaluator: Union[dict, List[dict]], folder: str,
+            raw_ids: bool) -> List[dict]:
+    """Return the metrics of an evaluator, one of which writes label maps.
+
+    MMSegmentation's metrics write the ids of the label files for some data sets, so
+    they are not used for it.
+    """
+    metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
+    options = dict(output_dir=folder, raw_ids=raw_ids)
+    for metric in metrics:
+        if metric['type'] == 'ConfusionMetric':
+            metric.update(options)
+            return metrics
+    return [*metrics,
+            dict(type='ConfusionMetric', format_only=True, **options)]
 
 
 def test(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ try:
     from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.engine import (
         ForgetForeignBest,
+        SelectFitting,
         build_runner,
         check_fits,
         read_checkpoint,
@@ -60,7 +61,7 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
         if args.resume != 'auto':
             cfg.load_from = args.resume
     if cfg.get('load_from') and '://' not in cfg.load_from:
-        read_checkpoint(cfg.load_from)
+        read_checkpoint(cfg.load_from, 'load_from', bare=not args.resume)
 
 
 def use_amp(cfg: Config) -> None:
@@ -86,6 +87,8 @@ def train(args: argparse.Namespace) -> None:
         if path:
             check_fits(runner.model, path)
         runner.register_hook(ForgetForeignBest())
+    elif cfg.get('load_from') and not cfg.get('resume'):
+        runner.register_hook(SelectFitting())
     runner.train()
 
 

@@ -7,7 +7,8 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 __all__ = [
-    'DECODE_ERRORS', 'LOAD_ERRORS', 'build_without_pipeline', 'restore_sides'
+    'DECODE_ERRORS', 'LOAD_ERRORS', 'build_without_pipeline',
+    'metainfo_without_files', 'restore_sides'
 ]
 
 # Exceptions of decoders for a file that is no image, or is truncated.
@@ -34,3 +35,9 @@ def build_without_pipeline(config: dict) -> BaseDataset:
     """
     from mmseg.registry import DATASETS
     return DATASETS.build({**config, 'pipeline': [], 'serialize_data': False})
+
+
+def metainfo_without_files(config: dict) -> dict:
+    """Return the metainfo of a data set, whose files need not exist."""
+    from mmseg.registry import DATASETS
+    return DATASETS.build({**config, 'pipeline': [], 'lazy_init': True}).metainfo

@@ -9,9 +9,10 @@ __all__ = ['quiet', 'without_notices']
 # The fork prints this when it is imported, meant for a log at level DEBUG.
 NOTICES = ('Could not import OneDL', )
 # Warnings of sizes that align_corners=True, which is intended, does not align; of
-# mmseg's own calls; of a visualization hook that does not draw.
+# mmseg's own calls; of a visualization hook that does not draw; the advice to give two
+# classes one channel, which is no better.
 WARNINGS = ('When align_corners=True', '``build_loss`` would be deprecated',
-         'The draw is False')
+         'The draw is False', 'For binary segmentation, we suggest')
 
 
 @contextlib.contextmanager

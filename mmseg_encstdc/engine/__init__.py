@@ -1,7 +1,8 @@
 """Prepare and check a run of MMEngine's runner."""
+from .agreement_checks import check_trained_classes
 from .checkpoints import check_fits, read_checkpoint
-from .configs import build_runner, datasets_of, load_config, use_mode
-from .hooks import ForgetForeignBest
+from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
+from .hooks import ForgetForeignBest, SelectFitting
 from .launch import (
     CPUDistributedDataParallel,
     check_writable,
@@ -14,8 +15,8 @@ from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
-    'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_writable', 'datasets_of', 'load_config', 'prepare_run',
-    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
-    'use_mode'
+    'SelectFitting', 'build_runner', 'check_config', 'check_data', 'check_fits',
+    'check_trained_classes', 'check_writable', 'datasets_of', 'load_config',
+    'prepare_run', 'raw_ids_of', 'read_checkpoint', 'start_processes',
+    'stop_processes', 'stretch_schedule', 'use_mode'
 ]

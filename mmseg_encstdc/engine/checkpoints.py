@@ -1,13 +1,13 @@
 """Read a checkpoint without executing code, and compare a model with it."""
 import os.path as osp
-from typing import Iterable, Optional
+from typing import Dict, Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = ['check_fits', 'listed', 'read_checkpoint']
+__all__ = ['check_fits', 'fitting', 'listed', 'read_checkpoint']
 
 SHOWN = 8  # names that an error lists
 
@@ -124,3 +124,50 @@ def check_fits(model: nn.Module, path: str,
             f'checkpoint {path} does not fit the config: {len(differing)} weights '
             'are missing, left over or of another shape, the first is '
             f'{differing[0]}; give the config that it was trained with')
+
+
+def fitting(model: nn.Module, state: Dict[str, Tensor],
+            path: str) -> Tuple[Dict[str, Tensor], str]:
+    """Select the weights of a state dict with which a training may start.
+
+    Args:
+        model: to train.
+        state: weights of another training, without the prefix ``module.``.
+        path: of their file, for messages.
+
+    Returns:
+        The weights that the model has, in the same shape, and a line that counts them
+        and names the parts of the model and of the file that are left out.
+
+    Raises:
+        InputError: when there are none.
+    """
+    wanted = model.state_dict()
+    fits = {key: value for key, value in state.items()
+            if key in wanted and wanted[key].shape == value.shape}
+    weights = [key for key in wanted if not key.endswith('num_batches_tracked')]
+    count = sum(key in fits for key in weights)
+    if not count:
+        raise InputError(
+            f'load_from {path} has none of the {len(weights)} weights of the model, '
+            f'such as {weights[0]}; its own begin with {listed(list(state)[:2])}; for '
+            "a backbone's file set model.backbone.init_cfg of type Pretrained, for the "
+            "authors' use tools/convert")
+    line = f'{count} of {len(weights)} weights of the model are loaded from {path}'
+    for text, keys in (('; not in it: ', wanted), ('; not of the model: ', state)):
+        parts = _parts(keys, fits)
+        if parts:
+            line += text + listed(parts)
+    return fits, line
+
+
+def _parts(keys: Iterable[str], fits: Iterable[str]) -> List[str]:
+    """Return the largest modules, or weights, that hold none of ``fits``."""
+    used = {key.rsplit('.', n)[0] for key in fits for n in range(key.count('.') + 1)}
+    found = {}
+    for key in keys:
+        names = key.split('.')
+        prefixes = ['.'.join(names[:n + 1]) for n in range(len(names))]
+        if key not in used and not key.endswith('num_batches_tracked'):
+            found[next(p for p in prefixes if p not in used)] = None
+    return list(found)

@@ -2,15 +2,18 @@
 import os.path as osp
 from typing import Iterator, List, Optional
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
+from ..compat.data import metainfo_without_files
+from ..datasets.label_ids import raw_ids
 from ..errors import InputError, as_input_error
 
 __all__ = [
     'CONFIG_ERRORS', 'bind_classes', 'build_runner', 'classes_of',
-    'datasets_of', 'load_config', 'metainfo_of', 'use_mode'
+    'datasets_of', 'load_config', 'metainfo_of', 'raw_ids_of', 'use_mode'
 ]
 
 # Exceptions that an invalid value in a config raises, here or in a library.
@@ -89,6 +92,18 @@ def classes_of(dataset: dict) -> tuple:
     """Return the class names of a data set's config; empty when it has none."""
     classes = metainfo_of(dataset).get('classes', ())
     return () if isinstance(classes, str) else classes  # a file, read later
+
+
+def raw_ids_of(cfg: Config) -> np.ndarray:
+    """Return the id in the test set's label files of each class, (C, ) uint8.
+
+    Raises:
+        InputError: when the data set cannot be built, or has several such ids for one
+            class.
+    """
+    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    with as_input_error('test_dataloader.dataset', CONFIG_ERRORS):
+        return raw_ids(metainfo_without_files(dataset))
 
 
 def bind_classes(cfg: Config, loaders: List[str]) -> None:

@@ -1,10 +1,14 @@
-"""Hooks for resumed runs."""
+"""Hooks for runs that start from a checkpoint."""
 import os.path as osp
+import re
 
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-__all__ = ['ForgetForeignBest']
+from .checkpoints import fitting
+
+__all__ = ['ForgetForeignBest', 'SelectFitting']
 
 
 class ForgetForeignBest(Hook):
@@ -22,3 +26,28 @@ class ForgetForeignBest(Hook):
         if best and osp.dirname(osp.abspath(best)) != osp.abspath(
                 runner.work_dir):
             runner.message_hub.pop_info('best_ckpt')
+
+
+class SelectFitting(Hook):
+    """Start from the weights of ``load_from`` that fit, and say in one line which.
+
+    MMEngine lists each weight that differs, in many lines, and also starts where none
+    fits.
+
+    Raises:
+        InputError: when none fits.
+    """
+    priority = 'VERY_HIGH'  # before hooks that read the weights
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Replace the weights in the checkpoint by those that fit and the model's."""
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        bare = 'state_dict' not in checkpoint
+        state = {re.sub(r'^module\.', '', key): value for key, value in
+                 (checkpoint if bare else checkpoint['state_dict']).items()}
+        fits, line = fitting(model, state, runner._load_from)
+        if bare:
+            checkpoint.clear()
+        checkpoint['state_dict'] = {**model.state_dict(), **fits}
+        runner.logger.info(line)

@@ -1,7 +1,7 @@
 """Check a config and its data before the runner is built."""
 import os.path as osp
 from itertools import zip_longest
-from typing import Iterator, List, Tuple
+from typing import List
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -16,13 +16,14 @@ from ..datasets.sample_checks import (
 )
 from ..datasets.transforms import LoadSegAnnotations
 from ..errors import InputError
+from .agreement_checks import check_agreement
 from .checkpoints import read_checkpoint
 from .configs import classes_of, datasets_of
+from .head_configs import class_heads_of
+from .one_channel_checks import check_channels, check_class_count, has_one_channel
 
 __all__ = ['check_config', 'check_data']
 
-# Auxiliary heads whose channels are not the data set's classes.
-EDGE_HEADS = ('DetailHead', 'STDCHead')
 # Images decoded with their labels, spread evenly over a data set; a disk reads them
 # in a few seconds.
 SAMPLE = 500
@@ -41,11 +42,14 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
     Raises:
         InputError: naming the key at fault and what is accepted.
     """
+    for key, head in class_heads_of(cfg.model):
+        check_channels(key, head)
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):
             _check_registered(dataset, loader)
             _check_classes(cfg.model, dataset['type'], classes_of(dataset), loader)
             _check_root(dataset)
+    check_agreement(cfg, loaders, training)
     if training:
         _check_batch(cfg, world_size)
         _check_weights(cfg.model, 'model')
@@ -154,18 +158,6 @@ def _check_start(part: dict, init: dict, key: str) -> None:
             'backbone.')
 
 
-def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
-    """Yield key and config of each part that may have ``num_classes``."""
-    yield 'model', model  # a classifier
-    yield 'model.decode_head', model.get('decode_head', {})
-    auxiliary = model.get('auxiliary_head') or []
-    if isinstance(auxiliary, dict):
-        yield 'model.auxiliary_head', auxiliary
-    else:
-        for i, head in enumerate(auxiliary):
-            yield f'model.auxiliary_head[{i}]', head
-
-
 def _check_registered(dataset: dict, loader: str) -> None:
     if DATASETS.get(dataset['type']) is None:
         raise InputError(f'{loader}.dataset.type {dataset["type"]} is not '
@@ -185,10 +177,14 @@ def _check_classes(model: dict, dataset: str, names: tuple,
     classes = len(names)
     if not classes:
         return
-    for key, head in _heads(model):
-        if head.get('type') in EDGE_HEADS or 'num_classes' not in head:
-            continue
-        if head['num_classes'] != classes:
+    heads = class_heads_of(model)
+    if heads:
+        check_class_count(dataset, names, loader)
+    elif 'num_classes' in model:
+        heads = [('model', model)]  # a classifier
+    for key, head in heads:
+        binary = has_one_channel(head) and classes == 2
+        if head['num_classes'] != classes and not binary:
             raise InputError(
                 f'{key}.num_classes is {head["num_classes"]}, but '
                 f'{dataset} ({loader}) has {classes} classes; set it '

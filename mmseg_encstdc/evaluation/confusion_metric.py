@@ -12,6 +12,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from ..datasets.label_ids import raw_ids
 from ..errors import InputError
 
 __all__ = ['ConfusionMetric', 'measures']
@@ -59,6 +60,7 @@ class ConfusionMetric(BaseMetric):
         output_dir: folder for the predictions, 8-bit PNG, and for ``metrics.json``
             with all measures and the confusion matrix. None writes no files.
         format_only: only write the predictions, for images without labels.
+        raw_ids: write the ids of the data set's label files, not class ids.
         collect_device: 'cpu' or 'gpu', on which results are collected.
         prefix: prefix of the names of the measures.
         **kwargs: unused; accepted for configs of other metrics.
@@ -73,13 +75,14 @@ class ConfusionMetric(BaseMetric):
 
     def __init__(self, ignore_index: int = 255, output_dir: Optional[str] = None,
                  format_only: bool = False, collect_device: str = 'cpu',
-                 prefix: Optional[str] = None, **kwargs):
+                 prefix: Optional[str] = None, raw_ids: bool = False, **kwargs):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if format_only and output_dir is None:
             raise ValueError('format_only needs an output_dir to write to')
         self.ignore_index = ignore_index
         self.output_dir = output_dir
         self.format_only = format_only
+        self.raw_ids = raw_ids
         self._written = {}  # stem -> image
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -144,11 +147,11 @@ class ConfusionMetric(BaseMetric):
         return nonzero, counts[nonzero]
 
     def _write(self, prediction: Tensor, sample: dict) -> None:
-        """Write a prediction (H, W) in the ids of the label files."""
+        """Write a prediction (H, W)."""
         os.makedirs(self.output_dir, exist_ok=True)
         ids = prediction.cpu().numpy().astype(np.uint8)
-        if sample.get('reduce_zero_label', False):
-            ids = ids + 1
+        if self.raw_ids:
+            ids = raw_ids(self.dataset_meta)[ids]
         stem = osp.splitext(osp.basename(sample['img_path']))[0]
         first = self._written.setdefault(stem, sample['img_path'])
         if first != sample['img_path']:

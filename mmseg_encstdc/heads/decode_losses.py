@@ -1,11 +1,17 @@
 """Compute a decode head's losses without logits at the size of the labels."""
 from typing import List
 
+import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
 from ..losses import PixelLosses
-from ..losses.pixel_losses import pixel_accuracy, pixel_reductions, sum_by_name
+from ..losses.pixel_losses import (
+    loss_modules,
+    pixel_accuracy,
+    pixel_reductions,
+    sum_by_name,
+)
 from ..ops import upsampled_cross_entropy
 
 __all__ = ['decode_losses']
@@ -26,6 +32,8 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
     Returns:
         The losses by name, and ``acc_seg``, the pixel accuracy in percent.
     """
+    if head.out_channels == 1:
+        return _one_channel_losses(head, seg_logits, batch_data_samples)
     reductions = pixel_reductions(head)
     if reductions is None:
         return BaseDecodeHead.loss_by_feat(head, seg_logits, batch_data_samples)
@@ -40,3 +48,24 @@ def decode_losses(head: BaseDecodeHead, seg_logits: Tensor,
                          for reduction in reductions)
     result['acc_seg'] = pixel_accuracy(hits, labels, head.ignore_index)
     return result
+
+
+def _one_channel_losses(head: BaseDecodeHead, seg_logits: Tensor,
+                        batch_data_samples: List) -> dict:
+    """Compute MMSegmentation's losses of (B, 1, h, w), and the accuracy by threshold.
+
+    MMSegmentation's accuracy of one channel is the fraction of background pixels, and
+    its cross entropy fails where all pixels are ignored.
+    """
+    labels = head._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
+    valid = labels != head.ignore_index
+    logits = F.interpolate(seg_logits.detach(), labels.shape[1:], mode='bilinear',
+                           align_corners=head.align_corners).squeeze(1)  # (B, H, W)
+    if valid.any():
+        losses = BaseDecodeHead.loss_by_feat(head, seg_logits, batch_data_samples)
+    else:
+        losses = sum_by_name((loss.loss_name, 0 * seg_logits.sum())
+                             for loss in loss_modules(head))
+    hits = ((logits.sigmoid() > head.threshold) == (labels == 1)) & valid
+    losses['acc_seg'] = pixel_accuracy(hits, labels, head.ignore_index)
+    return losses

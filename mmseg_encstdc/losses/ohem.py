@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..ops import kth_largest
 from .base import DecodeLoss
-from .pixel_losses import PixelLosses, PixelReduction
+from .pixel_losses import PixelLosses, PixelReduction, two_channels
 
 __all__ = ['OhemCELoss', 'largest_weights', 'ohem_mean']
 
@@ -71,7 +71,8 @@ class OhemCELoss(DecodeLoss, PixelReduction):
     """Average the cross entropy over the hard pixels of the batch.
 
     Source: the training code of STDC-Seg (arXiv 2104.13188). A pixel is hard where
-    the probability of its class is below ``thresh``. See :func:`ohem_mean`.
+    the probability of its class is below ``thresh``. See :func:`ohem_mean`. One channel
+    is the logit of class 1 against class 0, as in a sigmoid.
 
     Args:
         thresh: probability in (0, 1).
@@ -105,10 +106,11 @@ class OhemCELoss(DecodeLoss, PixelReduction):
 
         Args:
             pred: logits, (B, C, H, W).
-            label: class ids, (B, H, W), int64.
+            label: class ids, (B, H, W), int64; 0 or 1 where C is 1.
             weight: weight of each pixel, (B, H, W).
             ignore_index: id of pixels whose loss is 0.
         """
+        pred = two_channels(pred)
         losses = F.cross_entropy(
             pred.to(torch.promote_types(pred.dtype, torch.float32)), label,
             ignore_index=ignore_index, reduction='none')  # (B, H, W)

@@ -15,7 +15,8 @@ from ..ops.upsampled_cross_entropy import pixel_weights
 
 __all__ = [
     'CrossEntropyReduction', 'PixelLosses', 'PixelReduction', 'PixelWeighting',
-    'loss_modules', 'pixel_accuracy', 'pixel_reductions', 'sum_by_name'
+    'loss_modules', 'pixel_accuracy', 'pixel_reductions', 'sum_by_name',
+    'two_channels'
 ]
 
 EPS = torch.finfo(torch.float32).eps
@@ -106,6 +107,20 @@ class CrossEntropyReduction(PixelReduction):
             losses = losses * weight
         divisor = count + EPS if loss.reduction == 'mean' else 1
         return loss.loss_weight * (losses.sum() / divisor)
+
+
+def two_channels(logits: Tensor) -> Tensor:
+    """Return logits of two classes whose softmax is the sigmoid of one channel.
+
+    Args:
+        logits: (B, C, H, W).
+
+    Returns:
+        (B, 2, H, W) for C = 1, 0 being the logit of the background; else ``logits``.
+    """
+    if logits.size(1) > 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
 def loss_modules(head: nn.Module) -> List[nn.Module]:

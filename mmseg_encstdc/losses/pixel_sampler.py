@@ -14,6 +14,7 @@ from .pixel_losses import (
     PixelWeighting,
     loss_modules,
     pixel_reduction,
+    two_channels,
 )
 
 __all__ = ['OHEMPixelSampler']
@@ -26,7 +27,8 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
 
     Has the arguments and numbers of MMSegmentation's sampler, but neither sorts nor
     makes the host wait for a GPU. Without ``thresh``, the pixels whose loss equals the
-    smallest selected one have equal weights, which gives the same loss.
+    smallest selected one have equal weights, which gives the same loss. The probability
+    of one channel is its sigmoid; MMSegmentation's sampler fails there.
 
     Args:
         context: the decode head.
@@ -57,7 +59,8 @@ class OHEMPixelSampler(StockOHEMPixelSampler, PixelWeighting):
                 weights = self._largest(self._head_losses(seg_logit, labels), labels)
             else:
                 losses = upsampled_cross_entropy(
-                    seg_logit, labels, ignore_index=self.context.ignore_index)
+                    two_channels(seg_logit), labels,
+                    ignore_index=self.context.ignore_index)
                 weights = self._below_threshold(losses, labels)
         return weights.to(seg_logit)
 

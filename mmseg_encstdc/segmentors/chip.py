@@ -2,11 +2,14 @@
 import math
 from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
+import torch
 import torch.nn.functional as F
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
 __all__ = ['ChipEncoderDecoder', 'chip_size', 'chip_starts']
+
+SATURATED = 40.  # logit whose sigmoid is 1 in float32, and exp(2 x) is finite
 
 
 class Protocol(NamedTuple):
@@ -49,6 +52,8 @@ class ChipEncoderDecoder(EncoderDecoder):
       ``crop_size``, ``scales`` a sequence of floats, ``flip`` a bool, and
       ``base_size`` an optional int (see :func:`chip_size`). The scores of all scales
       are added. They are not logits: only their order has a meaning.
+      A network of one channel is scored as one of two, whose logits are that of
+      ``threshold`` and its own.
 
     Resizing is bilinear with align_corners=True, as the authors'.
 
@@ -60,13 +65,18 @@ class ChipEncoderDecoder(EncoderDecoder):
         super().__init__(*args, **kwargs)
         if (self.test_cfg or {}).get('mode') == 'chip':
             check_chip_config(self.test_cfg)
+            threshold = self.decode_head.threshold
+            if self.out_channels == 1 and not 0 < threshold < 1:
+                raise ValueError("mode 'chip' needs a decode_head.threshold in (0, 1), "
+                                 f'got {threshold}')
 
     def inference(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
         """Return logits or scores (B, C, H, W) of normalised images (B, 3, H, W)."""
         size = inputs.shape[2:]
         if self.test_cfg.get('mode', 'whole') == 'chip':
-            return sum(self._score_scale(inputs, scale)
-                       for scale in self.test_cfg.get('scales', (1., )))
+            scores = sum(self._score_scale(inputs, scale)
+                         for scale in self.test_cfg.get('scales', (1., )))
+            return scores if self.out_channels > 1 else self._one_channel(scores)
         scale = self.test_cfg.get('scale', 1)
         if scale == 1:
             return super().inference(inputs, batch_img_metas)
@@ -85,7 +95,8 @@ class ChipEncoderDecoder(EncoderDecoder):
         stride = protocol.round_stride(crop * cfg.stride_rate)
         tops, lefts = (chip_starts(side, crop, stride, protocol.shift_last)
                        for side in image.shape[2:])
-        total = image.new_zeros((image.size(0), self.out_channels, *image.shape[2:]))
+        total = image.new_zeros(
+            (image.size(0), max(self.out_channels, 2), *image.shape[2:]))
         count = image.new_zeros((1, 1, *image.shape[2:]))
         for top in tops:
             for left in lefts:
@@ -105,9 +116,30 @@ class ChipEncoderDecoder(EncoderDecoder):
         views = [self.encode_decode(crop, metas)]
         if self.test_cfg.get('flip', False):
             views.append(self.encode_decode(crop.flip(3), metas).flip(3))
+        if self.out_channels == 1:
+            views = [self._two_channels(view) for view in views]
         if PROTOCOLS[self.test_cfg.protocol].softmax_first:
             views = [view.softmax(1) for view in views]
         return sum(views).exp()
+
+    def _two_channels(self, logits: Tensor) -> Tensor:
+        """Return logits (B, 2, h, w) whose larger one is the label of (B, 1, h, w)."""
+        foreground = (logits - self._threshold()).clamp(-SATURATED, SATURATED)
+        return torch.cat([torch.zeros_like(foreground), foreground], 1)
+
+    def _one_channel(self, scores: Tensor) -> Tensor:
+        """Return a logit (B, 1, H, W), above the threshold where the second score is.
+
+        Args:
+            scores: of background and foreground, (B, 2, H, W).
+        """
+        background, foreground = scores.log().chunk(2, 1)
+        return foreground - background + self._threshold()
+
+    def _threshold(self) -> float:
+        """Return the logit of the head's threshold, a probability."""
+        probability = self.decode_head.threshold
+        return math.log(probability / (1 - probability))
 
     def _pad(self, image: Tensor) -> Tuple[Tensor, int, int]:
         """Pad a normalised image (B, 3, h, w) to at least the crop size.

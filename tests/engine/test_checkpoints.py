@@ -3,8 +3,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
+from torch import nn
 
 from mmseg_encstdc.engine import check_fits, read_checkpoint
+from mmseg_encstdc.engine.checkpoints import fitting
 from mmseg_encstdc.errors import InputError
 
 WEIGHTS = {'w': torch.ones(2)}
@@ -85,3 +87,52 @@ def test_check_fits_rejects_deeper_backbone(root, tmp_path):
     torch.save(dict(state_dict=deeper.state_dict(), meta={}), path)
     with pytest.raises(InputError, match='left over.*backbone.backbone.stages'):
         check_fits(model, path)
+
+
+# --- A start from another training -------------------------------------------
+
+
+def network(backbone=3, classes=4):
+    """Return a model with two modules of named weights."""
+    return nn.ModuleDict(dict(
+        backbone=nn.ModuleDict(dict(
+            conv=nn.Conv2d(2, 3, backbone), norm=nn.BatchNorm2d(3))),
+        decode_head=nn.ModuleDict(dict(
+            conv=nn.Conv2d(3, 3, 1), conv_seg=nn.Conv2d(3, classes, 1)))))
+
+
+def test_fitting_selects_all_weights_of_same_network():
+    other = network().state_dict()
+    fits, line = fitting(network(), other, 'a.pth')
+    assert line == '10 of 10 weights of the model are loaded from a.pth'
+    assert all(torch.equal(fits[key], other[key]) for key in other)
+
+
+def test_fitting_names_last_convolution_of_other_classes():
+    fits, line = fitting(network(), network(classes=7).state_dict(), 'a.pth')
+    assert line == ('8 of 10 weights of the model are loaded from a.pth; not in it: '
+                    'decode_head.conv_seg; not of the model: decode_head.conv_seg')
+    assert 'decode_head.conv.weight' in fits
+    assert not any('conv_seg' in key for key in fits)
+
+
+def test_fitting_names_largest_parts_left_out():
+    state = {key: value for key, value in network().state_dict().items()
+             if key.startswith('backbone')}
+    state['neck.weight'] = torch.zeros(2)
+    state['backbone.layer9.weight'] = torch.zeros(2)
+    _, line = fitting(network(), state, 'a.pth')
+    assert line == ('6 of 10 weights of the model are loaded from a.pth; not in it: '
+                    'decode_head; not of the model: neck, backbone.layer9')
+
+
+@pytest.mark.parametrize('state', [
+    {f'other.{key}': value for key, value in network().state_dict().items()},
+    {key: value[..., None] for key, value in network().state_dict().items()
+     if 'num_batches' not in key}], ids=['names', 'shapes'])
+def test_fitting_rejects_file_without_any_weight(state):
+    with pytest.raises(InputError) as caught:
+        fitting(network(), state, 'a.pth')
+    message = str(caught.value)
+    assert 'load_from a.pth has none of the 10 weights of the model' in message
+    assert 'model.backbone.init_cfg' in message and '\n' not in message

@@ -6,6 +6,7 @@ from mmseg.models.decode_heads import FCNHead, decode_head
 from mmseg.models.losses import CrossEntropyLoss
 
 from mmseg_encstdc.heads import EncHead, SegHead
+from mmseg_encstdc.heads import FCNHead as OurFCNHead
 from mmseg_encstdc.losses import OhemCELoss, PixelReduction, PixelWeighting
 from mmseg_encstdc.losses.pixel_losses import pixel_reductions
 
@@ -109,12 +110,99 @@ def test_decode_losses_of_other_losses_match_mmsegmentation(loss):
                 losses_and_gradient(stock_losses(head), *inputs))
 
 
-def test_decode_losses_of_a_single_channel_are_finite():
-    head = SegHead(8, 4, num_classes=2, out_channels=1, threshold=0.3,
-                   loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
-    losses = head.loss_by_feat(
-        torch.randn(2, 1, 7, 9), samples(torch.randint(0, 2, (2, 30, 30))))
-    assert losses['loss_ce'].isfinite()
+# --- One channel -------------------------------------------------------------
+
+SIGMOID = dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True)
+OHEM = dict(type='OhemCELoss', thresh=0.6, min_kept=0.2)
+
+
+def binary_head(loss, channels=1, kind=SegHead, **kwargs):
+    """Return a head of two classes; its background has the logit 0 in two channels."""
+    if kind is EncHead:
+        kwargs.update(in_index=[0], use_se_loss=False)
+    return kind(in_channels=[8] if kind is EncHead else 8, channels=4, num_classes=2,
+                out_channels=channels, threshold=0.3, loss_decode=loss, **kwargs)
+
+
+def draw_binary():
+    """Return logits (2, 1, 7, 9), labels (2, 50, 61), and the logits at their size."""
+    logits = 2 * torch.randn(2, 1, 7, 9)
+    labels = torch.randint(0, 2, (2, 50, 61))
+    labels[torch.rand(labels.shape) < 0.2] = IGNORE
+    large = torch.nn.functional.interpolate(logits, (50, 61), mode='bilinear')
+    return logits, labels, large.squeeze(1)
+
+
+@pytest.mark.parametrize('kind', [SegHead, EncHead, OurFCNHead])
+def test_one_channel_sigmoid_loss_and_accuracy_match_formulas(kind):
+    head = binary_head(SIGMOID, kind=kind)
+    logits, labels, large = draw_binary()
+    found = head.loss_by_feat(logits, samples(labels))
+    keep = labels != IGNORE
+    z, y = large[keep], labels[keep].float()
+    expected = -(y * z.sigmoid().log() + (1 - y) * (-z).sigmoid().log()).mean()
+    torch.testing.assert_close(found['loss_ce'], expected)
+    accuracy = 100 * ((z.sigmoid() > 0.3) == y.bool()).float().mean()
+    torch.testing.assert_close(found['acc_seg'].squeeze(), accuracy)
+
+
+@pytest.mark.parametrize('loss', [
+    OHEM, dict(class_weight=[0.5, 3.], **OHEM), [OHEM, dict(OHEM, min_kept=40)]],
+    ids=['plain', 'weighted', 'two'])
+def test_one_channel_ohem_loss_is_that_of_two_channels(loss):
+    logits, labels, _ = draw_binary()
+    two = torch.cat([torch.zeros_like(logits), logits], 1)
+    one = losses_and_gradient(binary_head(loss).loss_by_feat, logits, labels)
+    expected = losses_and_gradient(
+        binary_head(loss, 2).loss_by_feat, two, labels)
+    torch.testing.assert_close(one[0]['loss_ohem'], expected[0]['loss_ohem'])
+    torch.testing.assert_close(one[1], expected[1][:, 1:])
+    assert one[0]['loss_ohem'] > 0.1
+
+
+@pytest.mark.parametrize('thresh', [0.7, None])
+def test_one_channel_sampler_selects_pixels_of_two_channels(thresh):
+    sampler = dict(type='OHEMPixelSampler', thresh=thresh, min_kept=300)
+    logits, labels, large = draw_binary()
+    loss = dict(type='CrossEntropyLoss', reduction='sum')
+    found = binary_head(dict(use_sigmoid=True, **loss), sampler=sampler).loss_by_feat(
+        logits, samples(labels))
+    two = torch.cat([torch.zeros_like(logits), logits], 1)
+    expected = binary_head(loss, 2, sampler=sampler).loss_by_feat(
+        two, samples(labels))
+    torch.testing.assert_close(found['loss_ce'], expected['loss_ce'])
+
+
+@pytest.mark.parametrize('loss', [SIGMOID, OHEM, dict(type='BinaryDiceLoss')],
+                         ids=lambda loss: loss['type'])
+def test_one_channel_losses_of_ignored_pixels_are_zero(loss):
+    logits, labels, _ = draw_binary()
+    losses, grad = losses_and_gradient(
+        binary_head(loss).loss_by_feat, logits, torch.full_like(labels, IGNORE))
+    assert all(value == 0 for name, value in losses.items() if 'loss' in name)
+    assert (grad == 0).all() and losses['acc_seg'].isfinite()
+
+
+def test_one_channel_dice_loss_finds_the_foreground():
+    logits, labels, large = draw_binary()
+    perfect = 20 * (2. * (labels == 1) - 1).unsqueeze(1)
+    head = binary_head(dict(type='BinaryDiceLoss'))
+    assert head.loss_by_feat(perfect, samples(labels))['loss_bdice'] < 1e-3
+    assert head.loss_by_feat(-perfect, samples(labels))['loss_bdice'] > 0.9
+
+
+def test_one_channel_enc_head_has_presence_loss_of_both_classes():
+    head = EncHead(in_channels=[8], channels=8, in_index=[0], num_classes=2,
+                   out_channels=1, threshold=0.5, loss_decode=SIGMOID,
+                   loss_se_decode=dict(type='SemanticEncodingLoss', loss_weight=1.))
+    logits, labels, _ = draw_binary()
+    labels[1] = 1
+    presence = torch.randn(2, 2)
+    losses = head.loss_by_feat((logits, presence), samples(labels))
+    target = torch.tensor([[1., 1.], [0., 1.]])
+    torch.testing.assert_close(
+        losses['loss_se'], torch.nn.functional.binary_cross_entropy_with_logits(
+            presence, target))
 
 
 def test_enc_head_does_not_resize_logits(never_resized):

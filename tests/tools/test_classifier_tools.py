@@ -123,14 +123,15 @@ def load_tool(name):
 
 @pytest.mark.parametrize('flag, message', [
     (dict(show_dir='show'), '--show-dir needs default_hooks.visualization'),
-    (dict(out='out'), '--out needs one of'),
+    (dict(out='out'), '--out needs a segmentation network'),
+    (dict(raw_ids=True), '--raw-ids needs --out'),
     (dict(tta=True), '--tta needs tta_pipeline'),
     (dict(mode='chip'), '--mode chip is not in test_modes'),
 ])
 def test_test_rejects_options_of_segmentation(
         trained, flag, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = dict(mode=None, tta=False, out=None, show_dir=None)
+    flags = dict(mode=None, tta=False, out=None, show_dir=None, raw_ids=False)
     args = Namespace(checkpoint=str(trained[0] / 'epoch_1.pth'), **{**flags, **flag})
     with pytest.raises(InputError, match=message):
         load_tool('test').apply_options(args, Config.fromfile(CONFIG))
