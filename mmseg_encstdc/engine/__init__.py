@@ -1,6 +1,7 @@
 """Prepare and check a run of MMEngine's runner."""
 from .checkpoints import check_fits, read_checkpoint
 from .configs import build_runner, datasets_of, load_config, use_mode
+from .data_checks import check_data
 from .hooks import ForgetForeignBest
 from .launch import (
     CPUDistributedDataParallel,
@@ -9,7 +10,7 @@ from .launch import (
     start_processes,
     stop_processes,
 )
-from .run_checks import check_config, check_data
+from .run_checks import check_config
 from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [
