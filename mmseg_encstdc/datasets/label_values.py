@@ -3,6 +3,7 @@ from collections import Counter
 from typing import Dict
 
 import numpy as np
+from PIL import Image
 
 from ..errors import InputError
 from .sample_checks import SampleError
@@ -62,12 +63,11 @@ class LabelValues:
 
 def count_values(label: np.ndarray) -> Counter:
     """Count the pixels of each distinct id of an integer array."""
-    if label.dtype == np.uint8:  # several times as fast as unique
-        pixels = np.bincount(label.ravel(), minlength=IDS)
-        values = np.flatnonzero(pixels)
-        pixels = pixels[values]
-    else:
-        values, pixels = np.unique(label, return_counts=True)
+    if label.dtype == np.uint8 and label.ndim == 2:
+        # Three times as fast as bincount, which widens each id to 8 bytes.
+        pixels = Image.fromarray(label).histogram()
+        return Counter({value: count for value, count in enumerate(pixels) if count})
+    values, pixels = np.unique(label, return_counts=True)
     return Counter(dict(zip(values.tolist(), pixels.tolist())))
 
 
