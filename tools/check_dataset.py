@@ -1,91 +1,115 @@
 #!/usr/bin/env python
 """Read every image and label that a config names: tools/check_dataset.py CONFIG
 
-Prints the percentage of each class, of all pixels or, for a classifier, of all
-images. Stops at the first file that is missing, cannot be read, has another size than
-its image or holds values outside the classes.
+Reads the training, validation and test sets with the loaders of their pipelines. Prints
+the percentage of each class, of all pixels or, for a classifier, of all images. Faults
+of one kind, such as missing files, other sizes, ids outside the classes or classes that
+occur nowhere, are counted, and the first is named.
 """
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
-from typing import Iterable
+from typing import Dict, Iterable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    import numpy as np
-    from mmengine.config import DictAction
+    from mmengine.config import Config, DictAction
     from mmengine.registry import init_default_scope
     from prettytable import PrettyTable
     from rich.progress import track
 
     from mmseg_encstdc.compat import quiet
-    from mmseg_encstdc.compat.data import build_without_pipeline
-    from mmseg_encstdc.datasets.sample_checks import (
-        check_image,
-        check_pair,
-        check_pairs_exist,
-    )
-    from mmseg_encstdc.datasets.transforms import LoadSegAnnotations
-    from mmseg_encstdc.engine import check_config, datasets_of, load_config
-    from mmseg_encstdc.errors import one_line_errors
+    from mmseg_encstdc.engine import check_config, check_writable, load_config
+    from mmseg_encstdc.engine.data_checks import shared_images
+    from mmseg_encstdc.engine.data_report import LoaderReport, read_loader
+    from mmseg_encstdc.errors import InputError, as_input_error, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
 
-LOADERS = ['train_dataloader', 'val_dataloader']
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def check(config: dict) -> None:
-    """Read all files of a data set and print the percentage of each class."""
-    dataset = build_without_pipeline(config)
-    name, classes = type(dataset).__name__, dataset.metainfo['classes']
-    samples = [dataset.get_data_info(i) for i in range(len(dataset))]
-    check_pairs_exist(name, samples)
-    names, steps = dict(enumerate(classes)), track(samples, description=name)
-    if 'gt_label' in samples[0]:
-        unit, counts = 'images', count_images(steps, len(classes))
-    else:
-        unit, counts = 'pixels', count_pixels(steps, len(classes))
-        names[255] = 'ignored'
-    table = PrettyTable(['class', f'percent of all {unit}'])
-    for value, label in names.items():
-        table.add_row([label, f'{100 * counts[value] / counts.sum():.2f}'])
-    print(f'{name}: {len(samples)} images and labels are sound\n{table}')
-
-
-def count_pixels(samples: Iterable[dict], num_classes: int) -> np.ndarray:
-    """Count the pixels of each label value, (256, ), int64."""
-    load = LoadSegAnnotations(num_classes=num_classes)
-    pixels = np.zeros(256, np.int64)
-    for sample in samples:
-        check_pair(sample)
-        label = load(sample)['gt_seg_map']
-        pixels += np.bincount(label.ravel(), minlength=256)
-    return pixels
-
-
-def count_images(samples: Iterable[dict], num_classes: int) -> np.ndarray:
-    """Count the images of each class, (num_classes, ), int64."""
-    images = np.zeros(num_classes, np.int64)
-    for sample in samples:
-        check_image(sample['img_path'])
-        images[sample['gt_label']] += 1
-    return images
-
-
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args()
+    parser.add_argument('--workers', type=int, default=cores(),
+                        help='number of processes; default: the number of cores')
+    parser.add_argument('--out', metavar='FILE.json', help='report to write, as JSON')
+    return parser.parse_args()
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_all(cfg: Config, workers: int) -> Dict[str, LoaderReport]:
+    """Read the data loaders; one with the data set of another is not read again."""
+    reports = {}
+    for loader in filter(cfg.get, LOADERS):
+        same = next((other for other in reports
+                     if cfg[other].dataset == cfg[loader].dataset), None)
+        reports[loader] = reports[same] if same else read_loader(
+            cfg, loader, workers, progress)
+        show(loader, same, reports[loader])
+    return reports
+
+
+def progress(steps: Iterable, description: str, total: int) -> Iterable:
+    """Show a progress bar."""
+    return track(steps, description=description, total=total)
+
+
+def show(loader: str, same: str, report: LoaderReport) -> None:
+    """Print the shares of the classes."""
+    if same:
+        print(f'{loader}: the same files as {same}')
+        return
+    unit = 'images' if report.class_images else 'pixels'
+    table = PrettyTable(['class', f'percent of all {unit}'])
+    for name, share in report.shares():
+        table.add_row([name, f'{100 * share:.2f}'])
+    state = 'with faults' if report.faults else 'and labels are sound'
+    print(f'{loader}, {" and ".join(report.types)}: {len(report.paths)} images {state}'
+          f'\n{table}')
+
+
+def finish(reports: Dict[str, LoaderReport], out: str) -> int:
+    """Write the report, print all warnings and faults; return the exit status."""
+    shared = shared_images({loader: set(report.paths)
+                            for loader, report in reports.items()})
+    distinct = {id(report): report for report in reports.values()}.values()
+    if out:
+        content = dict(loaders={key: one.as_dict() for key, one in reports.items()},
+                       warnings=shared)
+        with as_input_error(f'--out {out}', (OSError, )):
+            Path(out).write_text(json.dumps(content, indent=1) + '\n')
+    for line in [line for one in distinct for line in one.warnings] + shared:
+        print(f'warning: {line}', file=sys.stderr)
+    faults = [line for one in distinct for line in one.lines()]
+    for line in faults:
+        print(f'error: {line}', file=sys.stderr)
+    return int(bool(faults))
+
+
+def main() -> None:
+    args = parse_args()
     with one_line_errors(), quiet():
+        if args.workers < 1:
+            raise InputError(f'--workers must be at least 1, got {args.workers}')
+        if args.out:
+            check_writable(os.path.dirname(args.out) or '.')
         cfg = load_config(args.config, args.cfg_options)
-        init_default_scope('mmseg')
-        check_config(cfg, LOADERS)
-        for loader in LOADERS:
-            for config in datasets_of(cfg[loader].dataset):
-                check(config)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        check_config(cfg, [loader for loader in LOADERS if cfg.get(loader)])
+        sys.exit(finish(read_all(cfg, args.workers), args.out))
 
 
 if __name__ == '__main__':

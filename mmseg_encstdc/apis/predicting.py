@@ -15,6 +15,7 @@ from torch import nn
 from ..compat import quiet
 from ..compat.data import DECODE_ERRORS, LOAD_ERRORS
 from ..datasets.sample_checks import unreadable
+from ..datasets.stray_files import is_hidden
 from ..engine.configs import datasets_of
 from ..errors import InputError
 
@@ -77,6 +78,8 @@ def predict(model: nn.Module, images: Any, rgb: bool = False,
 def find_images(folder: PathLike, but: Optional[PathLike] = None) -> List[Path]:
     """Return the images in a folder and its subfolders, sorted by path.
 
+    Hidden files, such as ._a.png, and hidden folders are left out.
+
     Args:
         folder: to search.
         but: folder whose content is left out.
@@ -89,6 +92,7 @@ def find_images(folder: PathLike, but: Optional[PathLike] = None) -> List[Path]:
     found = sorted(
         path for path in folder.rglob('*')
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        and not is_hidden(str(path.relative_to(folder)))
         and outside not in path.resolve().parents) if folder.is_dir() else []
     if not found:
         state = 'holds no image' if folder.is_dir() else 'does not exist'

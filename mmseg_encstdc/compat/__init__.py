@@ -9,7 +9,7 @@ import warnings
 from .checkpoints import allow_own_checkpoints, keep_checkpoints_safe
 from .configs import find_own_configs
 from .differences import counts_ignored_class, swaps_channels
-from .logs import info, say_once
+from .logs import info, say_once, warn
 from .mmcv_ops import supply_mmcv_ops
 from .notices import quiet, without_notices
 from .onnx import tracing_exporter
@@ -27,7 +27,7 @@ __all__ = [
     'DISTRIBUTIONS_OF_FORK', 'FORK', 'OVERRIDE', 'STOCK', 'StackError',
     'check_stack', 'counts_ignored_class', 'info', 'prepare', 'quiet',
     'replaces_stock', 'requirement', 'say_once', 'swaps_channels',
-    'tracing_exporter'
+    'tracing_exporter', 'warn'
 ]
 
 

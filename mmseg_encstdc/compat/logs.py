@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import sys
 
-__all__ = ['info', 'say_once']
+__all__ = ['info', 'say_once', 'warn']
 
 
 @functools.cache
@@ -33,3 +33,9 @@ def info(message: str) -> None:
     """Print one INFO line in MMEngine's current log, or in Python's before it."""
     from mmengine.logging import print_log
     print_log(message, logger='current', level=logging.INFO)
+
+
+def warn(message: str) -> None:
+    """Print one WARNING line, as :func:`info`."""
+    from mmengine.logging import print_log
+    print_log(message, logger='current', level=logging.WARNING)

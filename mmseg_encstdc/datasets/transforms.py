@@ -1,5 +1,5 @@
 """Define loaders that check their files, and the authors' augmentations."""
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import mmcv
 import numpy as np
@@ -8,6 +8,8 @@ from mmcv.transforms.utils import cache_randomness
 from mmseg.datasets.transforms import LoadAnnotations
 
 from ..compat.data import DECODE_ERRORS, LOAD_ERRORS, restore_sides
+from ..errors import InputError
+from .label_values import LabelValues
 from .sample_checks import (
     check_label_format,
     check_label_values,
@@ -44,6 +46,9 @@ class LoadSegAnnotations(LoadAnnotations):
             ``reduce_zero_label`` and the label map. The tools set it. None accepts
             every id.
         ignore_index: id of ignored pixels.
+        values: class id, or ``ignore_index``, of each id in the files, such as
+            ``{0: 0, 255: 1}``; then other ids in a file are an error. It precedes the
+            label map and excludes ``reduce_zero_label``. None keeps the ids.
         **kwargs: arguments of MMSegmentation's LoadAnnotations.
 
     Raises:
@@ -52,10 +57,11 @@ class LoadSegAnnotations(LoadAnnotations):
     """
 
     def __init__(self, num_classes: Optional[int] = None, ignore_index: int = 255,
-                 **kwargs):
+                 values: Optional[Dict[int, int]] = None, **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.values = None if values is None else LabelValues(values, ignore_index)
 
     def transform(self, results: dict) -> dict:
         """Add ``gt_seg_map`` (H, W), uint8."""
@@ -68,7 +74,7 @@ class LoadSegAnnotations(LoadAnnotations):
         path = results['seg_map_path']
         try:
             size = check_label_format(path)
-            super()._load_seg_map(results)
+            self._load_ids(results)
         except DECODE_ERRORS as error:
             raise unreadable('label', path, error) from error
         label = results['gt_seg_map'] = restore_sides(results['gt_seg_map'], size)
@@ -77,6 +83,24 @@ class LoadSegAnnotations(LoadAnnotations):
                        label.shape[:2])
         if self.num_classes is not None:
             check_label_values(path, label, self.num_classes, self.ignore_index)
+
+    def _load_ids(self, results: dict) -> None:
+        """Load the file and map its ids by ``values`` and the label map."""
+        if self.values is None:
+            super()._load_seg_map(results)
+            return
+        if self.reduce_zero_label or results.get('reduce_zero_label'):
+            raise InputError('LoadSegAnnotations(values=...) excludes '
+                             'reduce_zero_label; name the class of each id in values '
+                             'and set reduce_zero_label=False in the data set')
+        label_map, results['label_map'] = results.get('label_map'), None
+        super()._load_seg_map(results)
+        ids = self.values(results['gt_seg_map'], results['seg_map_path'])
+        results['label_map'] = label_map
+        table = np.arange(256, dtype=np.uint8)
+        for old, new in (label_map or {}).items():
+            table[old] = new
+        results['gt_seg_map'] = table[ids]
 
 
 class ColorJitter(BaseTransform):

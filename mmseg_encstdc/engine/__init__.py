@@ -2,6 +2,7 @@
 from .agreement_checks import check_trained_classes
 from .checkpoints import check_fits, read_checkpoint
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
+from .data_checks import check_data
 from .hooks import ForgetForeignBest, SelectFitting
 from .launch import (
     CPUDistributedDataParallel,
@@ -10,7 +11,7 @@ from .launch import (
     start_processes,
     stop_processes,
 )
-from .run_checks import check_config, check_data
+from .run_checks import check_config
 from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [

@@ -16,7 +16,8 @@ from torch import nn
 from .. import compat
 from ..errors import InputError, as_input_error
 from .configs import bind_classes
-from .run_checks import check_config, check_data
+from .data_checks import check_data
+from .run_checks import check_config
 
 __all__ = [
     'CPUDistributedDataParallel', 'check_writable', 'prepare_run',

@@ -2,7 +2,7 @@
 from ..errors import InputError
 from .head_configs import losses_of, name_of
 
-__all__ = ['check_channels', 'check_class_count', 'has_one_channel']
+__all__ = ['check_channels', 'check_several_classes', 'has_one_channel']
 
 # Losses over the softmax of the channels; of one channel it is always 1.
 SOFTMAX_LOSSES = ('CrossEntropyLoss', 'OhemCrossEntropy', 'TverskyLoss', 'LovaszLoss',
@@ -53,7 +53,7 @@ def check_channels(key: str, head: dict) -> None:
                          'probability, so it must be in (0, 1), such as 0.5')
 
 
-def check_class_count(dataset: str, names: tuple, loader: str) -> None:
+def check_several_classes(dataset: str, names: tuple, loader: str) -> None:
     """Raise InputError for a data set of one class, at which every score is 100.
 
     Args:

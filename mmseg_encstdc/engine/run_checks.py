@@ -1,32 +1,20 @@
-"""Check a config and its data before the runner is built."""
+"""Check that the parts of a config fit each other, before the runner is built."""
 import os.path as osp
-from itertools import zip_longest
 from typing import List
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, MODELS
 
-from ..compat.data import build_without_pipeline
-from ..datasets.sample_checks import (
-    check_folders,
-    check_image,
-    check_pair,
-    check_pairs_exist,
-)
-from ..datasets.transforms import LoadSegAnnotations
+from ..datasets.sample_checks import check_folders, is_local
 from ..errors import InputError
 from .agreement_checks import check_agreement
 from .checkpoints import read_checkpoint
+from .class_checks import check_strictness
 from .configs import classes_of, datasets_of
 from .head_configs import class_heads_of
-from .one_channel_checks import check_channels, check_class_count, has_one_channel
+from .one_channel_checks import check_channels, check_several_classes, has_one_channel
 
-__all__ = ['check_config', 'check_data']
-
-# Images decoded with their labels, spread evenly over a data set; a disk reads them
-# in a few seconds.
-SAMPLE = 500
+__all__ = ['check_class_count', 'check_config']
 
 
 def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
@@ -42,83 +30,18 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
     Raises:
         InputError: naming the key at fault and what is accepted.
     """
+    check_strictness(cfg)
     for key, head in class_heads_of(cfg.model):
         check_channels(key, head)
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):
             _check_registered(dataset, loader)
-            _check_classes(cfg.model, dataset['type'], classes_of(dataset), loader)
+            check_class_count(cfg.model, dataset['type'], classes_of(dataset), loader)
             _check_root(dataset)
     check_agreement(cfg, loaders, training)
     if training:
         _check_batch(cfg, world_size)
         _check_weights(cfg.model, 'model')
-
-
-def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
-    """Look for missing files, and decode up to 500 images of each data set.
-
-    Classes that follow from the folders of a data set are known here only, so they
-    are compared with the model and between data sets, as ids follow their order.
-
-    Args:
-        cfg: a whole experiment.
-        loaders: keys of the data loaders that will be used.
-        world_size: number of processes.
-
-    Raises:
-        InputError: naming the file or key at fault, or a batch size above the
-            number of images.
-    """
-    found = []
-    for loader in loaders:
-        total = 0
-        for config in datasets_of(cfg[loader].dataset):
-            dataset = build_without_pipeline(config)
-            total += _check_files(dataset)
-            classes = dataset.metainfo.get('classes')
-            if classes and not classes_of(config):
-                _check_classes(cfg.model, config['type'], classes, loader)
-                found.append((loader, classes))
-                _check_same(*found[0], loader, classes)
-        _check_epoch(cfg[loader], loader, total // world_size)
-
-
-def _check_files(dataset: BaseDataset) -> int:
-    """Check that all files exist, decode some, and return the number of images."""
-    count = check_pairs_exist(
-        type(dataset).__name__,
-        (dataset.get_data_info(i) for i in range(len(dataset))))
-    classes = dataset.metainfo.get('classes')
-    load = LoadSegAnnotations(len(classes) if classes else None)
-    for i in range(0, count, -(-count // SAMPLE)):
-        sample = dataset.get_data_info(i)
-        if sample.get('seg_map_path'):
-            check_pair(sample)
-            load(sample)
-        else:
-            check_image(sample['img_path'])
-    return count
-
-
-def _check_same(first: str, expected: tuple, loader: str,
-                classes: tuple) -> None:
-    """Raise InputError unless two loaders have the same classes in the same order."""
-    for i, (one, other) in enumerate(zip_longest(expected, classes)):
-        if one != other:
-            raise InputError(
-                f'class {i} is {one} in {first} and {other} in {loader}; give '
-                'both the same class folders, or the same metainfo.classes')
-
-
-def _check_epoch(loader: dict, name: str, images: int) -> None:
-    """Raise InputError if an epoch without its incomplete batch would be empty."""
-    endless = loader.get('sampler', {}).get('type') == 'InfiniteSampler'
-    batch = loader.get('batch_size', 1)
-    if loader.get('drop_last') and not endless and images < batch:
-        raise InputError(
-            f'{name}.batch_size is {batch}, but each process has {images} '
-            'images, and an incomplete batch is dropped; lower batch_size')
 
 
 def _check_weights(part: dict, key: str) -> None:
@@ -164,8 +87,8 @@ def _check_registered(dataset: dict, loader: str) -> None:
                          'registered; is its custom_imports line there?')
 
 
-def _check_classes(model: dict, dataset: str, names: tuple,
-                   loader: str) -> None:
+def check_class_count(model: dict, dataset: str, names: tuple,
+                      loader: str) -> None:
     """Raise InputError unless the heads have a channel for each class.
 
     Args:
@@ -179,7 +102,7 @@ def _check_classes(model: dict, dataset: str, names: tuple,
         return
     heads = class_heads_of(model)
     if heads:
-        check_class_count(dataset, names, loader)
+        check_several_classes(dataset, names, loader)
     elif 'num_classes' in model:
         heads = [('model', model)]  # a classifier
     for key, head in heads:
@@ -195,6 +118,8 @@ def _check_root(dataset: dict) -> None:
     """Check that the folders and files of a data set's config exist."""
     prefixes = (dataset.get('data_prefix') or {}).values()
     root = dataset.get('data_root')
+    if not is_local(root, dataset.get('backend_args')):
+        return
     check_folders(
         dataset['type'],
         [root] + [osp.join(root or '', path) if path else path

@@ -292,3 +292,19 @@ def test_predict_rejects_pipeline_without_image_loader(model, image):
     other.cfg = Config(dict(test_dataloader=dict(dataset=dict(
         type='CamVidDataset', pipeline=[dict(type='PackSegInputs')]))))
     assert 'begins with PackSegInputs' in refusal(predict, other, image)
+
+
+def test_predict_leaves_hidden_files_out(model, folder):
+    names = ['a.png', 'b.png', 'sub/c.png']
+    for name in ('._a.png', '.ipynb_checkpoints/a-checkpoint.png'):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b'no image')
+    assert [path for path, _ in predict(model, folder)] == [
+        folder / name for name in names]
+
+
+def test_predict_reads_folder_that_is_hidden_itself(model, folder):
+    hidden = folder / '.cache'
+    hidden.mkdir()
+    (folder / 'a.png').rename(hidden / 'a.png')
+    assert [path.name for path, _ in predict(model, hidden)] == ['a.png']

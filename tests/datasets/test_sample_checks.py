@@ -2,9 +2,11 @@
 import numpy as np
 import pytest
 from mmcv.transforms import Compose
+from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
 from mmseg_encstdc.datasets import LoadSegAnnotations, LoadSegImage, sample_checks
+from mmseg_encstdc.datasets.pair_reader import PairReader
 from mmseg_encstdc.errors import InputError
 
 
@@ -26,6 +28,12 @@ def load(sample, num_classes=None, **kwargs):
     """Load a pair as a training pipeline does."""
     return Compose([
         LoadSegImage(), LoadSegAnnotations(num_classes, **kwargs)])(sample)
+
+
+def read(sample):
+    """Read a pair as the checks before training do."""
+    dataset = BaseSegDataset(metainfo=dict(classes=tuple('abcd')), lazy_init=True)
+    return PairReader(dataset, []).read(sample)
 
 
 def error_of(function, *args, **kwargs):
@@ -95,60 +103,60 @@ def test_check_pairs_exist_rejects_empty_data_set():
 # --- Reading a pair ----------------------------------------------------------
 
 
-def test_check_pair_and_load_accept_valid_pair(tmp_path):
+def test_read_and_load_accept_valid_pair(tmp_path):
     sample = write_pair(tmp_path)
-    assert sample_checks.check_pair(sample) is None
+    assert read(sample).size == (4, 6)
     loaded = load(sample, num_classes=4)
     assert loaded['gt_seg_map'].tolist() == [[3] * 6] * 4
     assert loaded['ori_shape'] == (4, 6)
 
 
-@pytest.mark.parametrize('read', [sample_checks.check_pair, load])
-def test_check_pair_and_load_reject_other_label_size(tmp_path, read):
+@pytest.mark.parametrize('reads', [read, load])
+def test_read_and_load_reject_other_label_size(tmp_path, reads):
     sample = write_pair(tmp_path, (4, 6), (4, 5))
-    message = error_of(read, sample)
+    message = error_of(reads, sample)
     assert f'label {tmp_path}/a.png is 5 x 4' in message
     assert f'image {tmp_path}/a.jpg is 6 x 4' in message
     assert 'resize labels with nearest' in message
 
 
-@pytest.mark.parametrize('read', [sample_checks.check_pair, load])
+@pytest.mark.parametrize('reads', [read, load])
 @pytest.mark.parametrize('kind, name', [('image', 'a.jpg'), ('label', 'a.png')])
 @pytest.mark.parametrize('content', [b'', b'not a picture'])
-def test_check_pair_and_load_reject_other_files(tmp_path, read, kind, name, content):
+def test_read_and_load_reject_other_files(tmp_path, reads, kind, name, content):
     sample = write_pair(tmp_path)
     (tmp_path / name).write_bytes(content)
-    message = error_of(read, sample)
+    message = error_of(reads, sample)
     assert f'{kind} {tmp_path}/{name} cannot be read' in message
     assert 'restore the file or remove it' in message
 
 
-@pytest.mark.parametrize('read', [sample_checks.check_pair, load])
+@pytest.mark.parametrize('reads', [read, load])
 @pytest.mark.parametrize('kind, name', [('image', 'a.jpg'), ('label', 'a.png')])
-def test_check_pair_and_load_name_missing_file(tmp_path, read, kind, name):
+def test_read_and_load_name_missing_file(tmp_path, reads, kind, name):
     sample = write_pair(tmp_path)
     (tmp_path / name).unlink()
-    message = error_of(read, sample)
+    message = error_of(reads, sample)
     assert f'{kind} {tmp_path}/{name} cannot be read' in message
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
-def test_check_pair_rejects_truncated_file(tmp_path, name):
+def test_read_rejects_truncated_file(tmp_path, name):
     sample = write_pair(tmp_path, (64, 64), (64, 64))
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-20])
-    assert f'{path} cannot be read' in error_of(sample_checks.check_pair, sample)
+    assert f'{path} cannot be read' in error_of(read, sample)
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
-def test_check_pair_raises_only_input_error_for_damaged_bytes(tmp_path, name):
+def test_read_raises_only_input_error_for_damaged_bytes(tmp_path, name):
     sample, path = write_pair(tmp_path), tmp_path / name
     intact = path.read_bytes()
     found = 0
     for i in range(len(intact)):
         path.write_bytes(bytes([*intact[:i], intact[i] ^ 0xff, *intact[i + 1:]]))
         try:
-            sample_checks.check_pair(sample)
+            read(sample)
         except InputError as error:
             assert str(path) in str(error) and '\n' not in str(error)
             found += 1
@@ -168,7 +176,7 @@ def test_check_label_values_names_ids_out_of_range():
     message = error_of(sample_checks.check_label_values, 'a.png', label, 11)
     assert 'label a.png holds the values 11, 40;' in message
     assert 'accepted are 0 to 10 and 255 (ignore)' in message
-    assert 'Map the file or set num_classes' in message
+    assert 'Map the file, with LoadSegAnnotations(values=...)' in message
 
 
 def test_check_label_values_names_at_most_ten_ids():
@@ -210,15 +218,15 @@ def test_load_keeps_sides_of_one_pixel(tmp_path, size):
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(image)
     Image.fromarray(np.zeros(size, np.uint8)).save(label)
     sample = sample_of(image, label, ori_shape=size)
-    sample_checks.check_pair(sample)
+    read(sample)
     loaded = LoadSegAnnotations(num_classes=3)(sample)
     assert loaded['gt_seg_map'].shape == size
 
 
-def test_check_pair_applies_exif_orientation(tmp_path):
+def test_read_applies_exif_orientation(tmp_path):
     image, label = tmp_path / 'a.jpg', tmp_path / 'b.png'
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: a quarter turn
     Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(image, exif=exif)
     Image.fromarray(np.zeros((8, 4), np.uint8)).save(label)
-    assert sample_checks.check_pair(sample_of(image, label)) is None
+    assert read(sample_of(image, label)).size == (8, 4)
