@@ -16,7 +16,8 @@ LEVELS = (
     ('ops', ),
     ('layers', 'losses', 'backbones'),
     ('heads', ),
-    ('segmentors', 'classifiers', 'datasets', 'evaluation', 'visualization'),
+    ('segmentors', 'classifiers', 'datasets', 'visualization'),
+    ('evaluation', ),
     ('scenes', ),
     ('engine', ),
     ('', ),  # mmseg_encstdc/__init__.py, which registers what is above
