@@ -151,8 +151,9 @@ def fitting(model: nn.Module, state: Dict[str, Tensor],
         raise InputError(
             f'load_from {path} has none of the {len(weights)} weights of the model, '
             f'such as {weights[0]}; its own begin with {listed(list(state)[:2])}; for '
-            "a backbone's file set model.backbone.init_cfg of type Pretrained, for the "
-            "authors' use tools/convert")
+            "a backbone's file write model.backbone.init_cfg=dict(_delete_=True, "
+            f"type='Pretrained', checkpoint='{path}') into your config, the authors' "
+            'convert with tools/convert')
     line = f'{count} of {len(weights)} weights of the model are loaded from {path}'
     for text, keys in (('; not in it: ', wanted), ('; not of the model: ', state)):
         parts = _parts(keys, fits)

@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
 from ..compat.data import metainfo_without_files
-from ..datasets.label_ids import raw_ids
 from ..errors import InputError, as_input_error
+from ..evaluation.label_ids import raw_ids
 
 __all__ = [
     'CONFIG_ERRORS', 'bind_classes', 'build_runner', 'classes_of',

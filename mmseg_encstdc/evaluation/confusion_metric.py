@@ -12,8 +12,8 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
-from ..datasets.label_ids import raw_ids
 from ..errors import InputError
+from .label_ids import raw_ids
 
 __all__ = ['ConfusionMetric', 'measures']
 

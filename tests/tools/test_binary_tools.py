@@ -283,7 +283,9 @@ def test_load_from_of_other_network_is_refused_and_its_remedy_trains(one, tmp_pa
     torch.save(state, path)
     line = error_of('train', *train_from(one, tmp_path, path))
     assert f'load_from {path} has none of the' in line
-    assert 'model.backbone.init_cfg of type Pretrained' in line
-    tool('train', *train_from(
-        one, tmp_path, None, 'model.backbone.init_cfg.type=Pretrained',
-        f'model.backbone.init_cfg.checkpoint={path}'))
+    remedy = re.search(r"model\.backbone\.init_cfg=(dict\(.*?\))", line)[1]
+    config = tmp_path / 'started.py'
+    config.write_text(f"_base_ = '{one[0]}'\n"
+                      f'model = dict(backbone=dict(init_cfg={remedy}))\n')
+    output = tool('train', config, *train_from(one, tmp_path, None)[1:])
+    assert 'weights of the model' not in output

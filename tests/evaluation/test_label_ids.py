@@ -6,8 +6,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from mmseg_encstdc.datasets import CamVidDataset
-from mmseg_encstdc.datasets.label_ids import raw_ids
 from mmseg_encstdc.errors import InputError
+from mmseg_encstdc.evaluation.label_ids import raw_ids
 
 ORDER = ('bicyclist', 'sky', 'road')  # of CamVid's 10, 0 and 3
 
