@@ -147,11 +147,15 @@ def check_label_format(path: str) -> Optional[Tuple[int, int]]:
 
 def check_label_shape(path: str, shape: Sequence[int]) -> None:
     """Raise InputError unless a loaded label is (H, W)."""
-    if len(shape) != 2:
+    if len(shape) < 2:
+        raise SampleError(
+            f'label {path} has a side of one pixel, which LoadAnnotations drops; load '
+            'it with LoadSegAnnotations', FORMAT)
+    if len(shape) > 2:
         raise SampleError(
             f'label {path} is loaded as an array of shape {tuple(shape)}; accepted is '
-            "one class id a pixel, convert the file, or set the label loader's "
-            "imdecode_backend='pillow', which keeps the ids of palettes", FORMAT)
+            'one class id a pixel. Convert the file or, if it has a palette of ids, '
+            "set imdecode_backend='pillow' in its loader", FORMAT)
 
 
 def check_wide_ids(path: str) -> None:

@@ -183,6 +183,15 @@ def test_reader_rejects_palette_that_opencv_expands(tmp_path):
     assert PairReader(data_set(), pipeline).read(sample).classes == {3: 24}
 
 
+def test_reader_names_loader_that_keeps_sides_of_one_pixel(tmp_path):
+    sample = sample_of(tmp_path, np.zeros((1, 6, 3), np.uint8),
+                       np.full((1, 6), 3, np.uint8))
+    message = error_of(PairReader(data_set(), STOCK).read, sample)
+    assert message.endswith('load it with LoadSegAnnotations')
+    pipeline = [STOCK[0], dict(type='LoadSegAnnotations')]
+    assert PairReader(data_set(), pipeline).read(sample).classes == {3: 6}
+
+
 def test_reader_accepts_16_bit_labels_of_small_ids_with_stock_loader(tmp_path):
     sample = sample_of(tmp_path, label=np.full((4, 6), 3, np.uint16))
     assert PairReader(data_set(), STOCK).read(sample).classes == {3: 24}
