@@ -48,8 +48,9 @@ def check_channels(key: str, head: dict) -> None:
             f'{key}.num_classes is 1, so that its presence loss would see the '
             f'background alone; {TWO_CLASSES}, and out_channels=1')
     threshold = head.get('threshold')
-    if threshold is not None and not 0 < threshold < 1:
-        raise InputError(f'{key}.threshold is {threshold}; it is compared with a '
+    if threshold is not None and not (
+            isinstance(threshold, (int, float)) and 0 < threshold < 1):
+        raise InputError(f'{key}.threshold is {threshold!r}; it is compared with a '
                          'probability, so it must be in (0, 1), such as 0.5')
 
 

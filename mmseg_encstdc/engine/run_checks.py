@@ -6,11 +6,11 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
 from ..datasets.sample_checks import check_folders, is_local
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .agreement_checks import check_agreement
 from .checkpoints import read_checkpoint
 from .class_checks import check_strictness
-from .configs import classes_of, datasets_of
+from .configs import CONFIG_ERRORS, classes_of, datasets_of
 from .head_configs import class_heads_of
 from .one_channel_checks import check_channels, check_several_classes, has_one_channel
 
@@ -31,14 +31,16 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
         InputError: naming the key at fault and what is accepted.
     """
     check_strictness(cfg)
-    for key, head in class_heads_of(cfg.model):
-        check_channels(key, head)
+    with as_input_error('config', CONFIG_ERRORS):  # of a value of another type
+        for key, head in class_heads_of(cfg.model):
+            check_channels(key, head)
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):
             _check_registered(dataset, loader)
             check_class_count(cfg.model, dataset['type'], classes_of(dataset), loader)
             _check_root(dataset)
-    check_agreement(cfg, loaders, training)
+    with as_input_error('config', CONFIG_ERRORS):
+        check_agreement(cfg, loaders, training)
     if training:
         _check_batch(cfg, world_size)
         _check_weights(cfg.model, 'model')

@@ -58,7 +58,8 @@ def _one_channel_losses(head: BaseDecodeHead, seg_logits: Tensor,
     its cross entropy fails where all pixels are ignored.
     """
     labels = head._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
-    valid = labels != head.ignore_index
+    ignored = -1 if head.ignore_index is None else head.ignore_index
+    valid = labels != ignored
     logits = F.interpolate(seg_logits.detach(), labels.shape[1:], mode='bilinear',
                            align_corners=head.align_corners).squeeze(1)  # (B, H, W)
     if valid.any():
@@ -67,5 +68,5 @@ def _one_channel_losses(head: BaseDecodeHead, seg_logits: Tensor,
         losses = sum_by_name((loss.loss_name, 0 * seg_logits.sum())
                              for loss in loss_modules(head))
     hits = ((logits.sigmoid() > head.threshold) == (labels == 1)) & valid
-    losses['acc_seg'] = pixel_accuracy(hits, labels, head.ignore_index)
+    losses['acc_seg'] = pixel_accuracy(hits, labels, ignored)
     return losses

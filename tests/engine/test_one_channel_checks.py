@@ -154,11 +154,11 @@ def test_dice_loss_of_one_channel_is_refused_and_its_remedy_trains(config):
     assert 0 < losses['decode.loss_bdice'] < 1
 
 
-@pytest.mark.parametrize('threshold', [0, 1, -0.4, 128])
+@pytest.mark.parametrize('threshold', [0, 1, -0.4, 128, 'half'])
 def test_threshold_that_is_no_probability_is_refused(config, threshold):
     cfg = config(out_channels=1, loss_decode=SIGMOID, threshold=threshold)
     message = error_of(cfg)
-    assert f'model.decode_head.threshold is {threshold}' in message
+    assert f'model.decode_head.threshold is {threshold!r}' in message
     cfg.model.decode_head.threshold = 0.5
     assert check_config(cfg, LOADERS) is None
 
@@ -175,6 +175,14 @@ def test_two_class_weights_of_one_channel_are_refused(config):
 def test_more_channels_are_not_checked(config):
     for loss in (dict(type='CrossEntropyLoss'), dict(type='DiceLoss'), SIGMOID):
         assert check_config(config(loss_decode=loss), LOADERS) is None
+
+
+@pytest.mark.parametrize('key, value', [
+    ('decode_head', 3), ('auxiliary_head', ['x']), ('data_preprocessor', 'x')])
+def test_values_of_another_type_are_refused(config, key, value):
+    cfg = config()
+    cfg.model[key] = value
+    assert error_of(cfg).startswith('config: ')
 
 
 def test_cascade_of_heads_is_checked(config):

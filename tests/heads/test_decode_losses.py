@@ -183,6 +183,18 @@ def test_one_channel_losses_of_ignored_pixels_are_zero(loss):
     assert (grad == 0).all() and losses['acc_seg'].isfinite()
 
 
+def test_one_channel_losses_without_ignored_id_count_all_pixels():
+    head = binary_head(SIGMOID, ignore_index=None)
+    logits, labels, large = draw_binary()
+    labels = labels.clamp(max=1)
+    found = head.loss_by_feat(logits, samples(labels))
+    accuracy = 100 * ((large.sigmoid() > 0.3) == labels.bool()).float().mean()
+    torch.testing.assert_close(found['acc_seg'].squeeze(), accuracy)
+    torch.testing.assert_close(
+        found['loss_ce'], torch.nn.functional.binary_cross_entropy_with_logits(
+            large, labels.float()))
+
+
 def test_one_channel_dice_loss_finds_the_foreground():
     logits, labels, large = draw_binary()
     perfect = 20 * (2. * (labels == 1) - 1).unsqueeze(1)
