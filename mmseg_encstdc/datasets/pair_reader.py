@@ -25,9 +25,8 @@ from .transforms import LoadSegAnnotations, LoadSegImage
 
 __all__ = ['Pair', 'PairReader']
 
-# Exceptions of a transform that cannot be built from its config.
-BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, TypeError,
-                ValueError)
+# Exceptions of a registry for a name of another package.
+SCOPE_ERRORS = (AssertionError, ImportError, KeyError, TypeError, ValueError)
 PACKAGES = ('mmcv.', 'mmseg.', 'mmseg_encstdc.')
 STANDARD = dict(color_type='color', file_client_args=None, backend_args=None,
                 ignore_empty=False)
@@ -225,7 +224,7 @@ def _class_of(config: dict) -> Optional[type]:
     """Return the class of a transform's config; None where it is not registered."""
     kind = config.get('type') if isinstance(config, dict) else None
     if isinstance(kind, str):
-        with as_input_error(f'transform {kind}', BUILD_ERRORS):
+        with as_input_error(f'transform {kind}', SCOPE_ERRORS):
             kind = TRANSFORMS.get(kind)
     return kind if isinstance(kind, type) else None
 
@@ -245,6 +244,6 @@ def _naming_file(sample: dict, step: Callable) -> Iterator[None]:
 
 
 def _build(config: dict) -> Callable:
-    with as_input_error(f'transform {_class_of(config).__name__} of the pipeline',
-                        BUILD_ERRORS):
+    name = f'transform {_class_of(config).__name__} of the pipeline'
+    with as_input_error(name, (Exception, )):  # a user's class may raise any
         return TRANSFORMS.build(config)

@@ -1,17 +1,25 @@
 """The checks read files as the pipeline of the config does."""
 import io
+from pathlib import Path
 
 import mmcv.image.io
+import mmseg
 import numpy as np
 import pytest
 from mmcv.transforms import BaseTransform
+from mmengine.config import Config
 from mmengine.fileio import BaseStorageBackend, register_backend
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from mmseg_encstdc.datasets import LoadSegAnnotations
-from mmseg_encstdc.datasets.pair_reader import PairReader, find_loaders
+from mmseg_encstdc.datasets.pair_reader import (
+    PairReader,
+    find_loaders,
+    is_label_loader,
+)
+from mmseg_encstdc.engine import datasets_of
 from mmseg_encstdc.errors import InputError
 
 STOCK = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
@@ -240,3 +248,18 @@ def test_reader_skips_labels_that_the_pipeline_does_not_load(tmp_path):
     (tmp_path / 'b.png').unlink()
     assert reader.read(reader.needed([sample])[0]) == ((4, 6), None, None)
     assert isinstance(PairReader(data_set(), []).label_loader, LoadSegAnnotations)
+
+
+STOCK_DATA = sorted(
+    (Path(mmseg.__file__).parent / '.mim/configs/_base_/datasets').glob('*.py'))
+
+
+@pytest.mark.skipif(not STOCK_DATA, reason='mmsegmentation was installed without them')
+def test_find_loaders_finds_image_and_label_of_stock_data_sets():
+    for path in STOCK_DATA:
+        config = Config.fromfile(path)
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            for dataset in datasets_of(config[loader].dataset):
+                image, label = find_loaders(dataset.pipeline)
+                assert not is_label_loader(TRANSFORMS.get(image.type)), path
+                assert is_label_loader(TRANSFORMS.get(label.type)), path
