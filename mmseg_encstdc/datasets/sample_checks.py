@@ -1,12 +1,13 @@
 """Check data sets on disk. Each error is one line with cause and remedy."""
 import os
-from typing import Iterable, Optional, Sequence, Tuple
+from typing import Callable, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..compat.data import DECODE_ERRORS
 from ..errors import InputError
+from .image_formats import label_orientation
 
 __all__ = [
     'SOURCES', 'check_folders', 'check_image', 'check_label_format',
@@ -133,14 +134,25 @@ def check_label_values(path: str, label: np.ndarray, num_classes: int,
             'set num_classes')
 
 
-def check_pair(sample: dict) -> None:
+def check_pair(sample: dict, read_size: Optional[Callable] = None) -> None:
     """Decode an image and its label, and compare their sizes.
+
+    Args:
+        sample: with ``img_path`` and ``seg_map_path``.
+        read_size: decodes an image file and returns its (height, width), as
+            ``image_size_reader`` does; default: :func:`check_image`.
 
     Raises:
         InputError: when a file cannot be read or the sizes differ.
     """
     image, label = sample['img_path'], sample['seg_map_path']
-    check_size(image, check_image(image), label, check_image(label, 'label'))
+    image_hw = (read_size or check_image)(image)
+    label_hw = check_image(label, 'label')
+    if image_hw is None:  # only the config's own loader reads it
+        return
+    if label_orientation(image, image_hw, label_hw) > 1:
+        label_hw = label_hw[::-1]  # drawn on the stored pixels, turned when loaded
+    check_size(image, image_hw, label, label_hw)
 
 
 def check_image(path: str, kind: str = 'image') -> Tuple[int, int]:

@@ -1,21 +1,18 @@
 """Check a config and its data before the runner is built."""
 import os.path as osp
 from itertools import zip_longest
-from typing import Iterator, List, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, MODELS
 
 from ..compat.data import build_without_pipeline
-from ..datasets.sample_checks import (
-    check_folders,
-    check_image,
-    check_pair,
-    check_pairs_exist,
-)
+from ..datasets.image_checks import image_size_reader
+from ..datasets.sample_checks import check_folders, check_pair, check_pairs_exist
 from ..datasets.transforms import LoadSegAnnotations
 from ..errors import InputError
+from .channel_checks import check_channels
 from .checkpoints import read_checkpoint
 from .configs import classes_of, datasets_of
 
@@ -46,6 +43,7 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
             _check_registered(dataset, loader)
             _check_classes(cfg.model, dataset['type'], classes_of(dataset), loader)
             _check_root(dataset)
+    check_channels(cfg, loaders)
     if training:
         _check_batch(cfg, world_size)
         _check_weights(cfg.model, 'model')
@@ -71,7 +69,7 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
         total = 0
         for config in datasets_of(cfg[loader].dataset):
             dataset = build_without_pipeline(config)
-            total += _check_files(dataset)
+            total += _check_files(dataset, image_size_reader(config.get('pipeline')))
             classes = dataset.metainfo.get('classes')
             if classes and not classes_of(config):
                 _check_classes(cfg.model, config['type'], classes, loader)
@@ -80,8 +78,11 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
         _check_epoch(cfg[loader], loader, total // world_size)
 
 
-def _check_files(dataset: BaseDataset) -> int:
-    """Check that all files exist, decode some, and return the number of images."""
+def _check_files(dataset: BaseDataset, read_size: Callable) -> int:
+    """Check that all files exist, decode some, and return the number of images.
+
+    ``read_size`` decodes an image.
+    """
     count = check_pairs_exist(
         type(dataset).__name__,
         (dataset.get_data_info(i) for i in range(len(dataset))))
@@ -90,10 +91,10 @@ def _check_files(dataset: BaseDataset) -> int:
     for i in range(0, count, -(-count // SAMPLE)):
         sample = dataset.get_data_info(i)
         if sample.get('seg_map_path'):
-            check_pair(sample)
+            check_pair(sample, read_size)
             load(sample)
         else:
-            check_image(sample['img_path'])
+            read_size(sample['img_path'])
     return count
 
 
