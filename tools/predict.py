@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Predict images: tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER --out DIR
 
-Writes DIR/labels/NAME.png (8-bit class ids) and DIR/overlays/NAME.jpg.
+Writes DIR/labels/NAME.png (8-bit class ids) and DIR/overlays/NAME.jpg. A photograph
+that EXIF turns has labels and overlay turned, as viewers and OpenCV show it.
 """
 import argparse
 import sys
@@ -70,7 +71,7 @@ def find_sources(sources: List[str], out: Path) -> List[Tuple[Path, Path]]:
 def draw(model: nn.Module, path: Path, out: Path, stem: Path, opacity: float,
          with_legend: bool) -> None:
     """Write the label map and the overlay of one image."""
-    image, label = read_image(path), predict(model, path)
+    image, label = read_image(path, model), predict(model, path)
     classes, palette = (model.dataset_meta[key]
                         for key in ('classes', 'palette'))
     picture = overlay(image[..., ::-1], label, palette, opacity)

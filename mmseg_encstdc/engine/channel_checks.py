@@ -9,7 +9,7 @@ from ..datasets.image_checks import image_loader
 from ..errors import InputError
 from .configs import datasets_of
 
-__all__ = ['check_channels', 'image_bands', 'network_channels']
+__all__ = ['check_channels', 'input_format', 'network_channels']
 
 # Transforms of colours, which need (H, W, 3) uint8: others they reject, or change to
 # three bands or 8 bits.
@@ -17,7 +17,9 @@ NEED_COLOURS = ('AdjustGamma', 'CLAHE', 'ColorJitter', 'PhotoMetricDistortion',
                 'RandomGrayscale', 'RGB2Gray')
 # Transforms of mmcv and MMSegmentation that may change the number of channels.
 CHANGE_BANDS = ('Albu', 'ConcatCDInput', 'RandomGrayscale', 'RGB2Gray')
+PREPROCESSORS = ('SegDataPreProcessor', 'ImgDataPreprocessor')
 KNOWN = ('mmcv', 'mmseg', 'mmseg_encstdc')
+IMAGES = 'images of'
 PAD_BANDS = 4  # OpenCV's limit in mmcv's Pad
 
 
@@ -42,46 +44,48 @@ def check_channels(cfg: Config, loaders: List[str]) -> None:
             the images of its pipeline.
     """
     norms, networks = list(_normalisation(cfg)), list(network_channels(cfg.model))
-    for norm in norms[1:]:
-        if norm.channels != norms[0].channels:
-            raise InputError(f'{norm.key} has {norm.channels} values and {norms[0].key} '
-                             f'{norms[0].channels}; give both one for each channel')
     for loader in loaders:
         for dataset in datasets_of(cfg[loader].dataset):
             pipeline = dataset.get('pipeline') or []
             key = f'{loader}.dataset.pipeline'
-            bands, dtype = image_bands(pipeline)
+            bands, dtype = _image_bands(pipeline)
             _check_transforms(pipeline, key, bands, dtype)
             images = [] if bands is None or _may_change(pipeline) else [
-                Part(f'images of {key}', bands)]
-            _check_agree(images, norms[:1], networks)
+                Part(f'{IMAGES} {key}', bands)]
+            _check_agree(images + norms, networks)
 
 
-def _check_agree(images: List[Part], norms: List[Part], networks: List[Part]) -> None:
-    """Raise InputError unless an image normalised has the channels of the networks."""
-    given = images + norms
-    wide = [part for part in given if part.channels > 1]
-    if len(wide) == 2 and wide[0].channels != wide[1].channels:
-        _fail(*wide)
-    if not images and not wide:  # the normalisation alone tells nothing
-        return
+def _check_agree(inputs: List[Part], networks: List[Part]) -> None:
+    """Raise InputError unless normalised images have the channels of the networks.
+
+    Args:
+        inputs: images, if known, mean and std, of which one value serves all channels.
+        networks: each with its ``in_channels``.
+    """
+    wide = [part for part in inputs if part.channels > 1]
+    for part in wide[1:]:
+        if part.channels != wide[0].channels:
+            _fail(wide[0], part)
+    images = [part for part in inputs if part.key.startswith(IMAGES)]
     for network in networks:
-        part = (wide or given)[0] if given else network
-        if part.channels != network.channels:
-            _fail(part, network)
+        for part in (wide or images)[:1]:
+            if part.channels != network.channels:
+                _fail(part, network)
 
 
 def _fail(one: Part, other: Part) -> None:
     words = ' and '.join(f'{part.key}: {part.channels}' for part in (one, other))
     raise InputError(
         f'channels differ, {words}; bands of LoadSegImage in each pipeline, mean and '
-        'std of model.data_preprocessor and in_channels of the backbone must be alike')
+        'std of model.data_preprocessor and in_channels of the backbone must agree')
 
 
 def _normalisation(cfg: Config) -> Iterator[Part]:
     """Yield the lengths of mean and std."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get(
         'data_preprocessor') or {}
+    if preprocessor.get('type') not in PREPROCESSORS:
+        return
     for name in ('mean', 'std'):
         values = preprocessor.get(name)
         if isinstance(values, (list, tuple)):
@@ -107,7 +111,7 @@ def _default_channels(kind: object) -> Optional[int]:
     return parameter and parameter.default
 
 
-def image_bands(pipeline: List[dict]) -> Tuple[Optional[int], Optional[str]]:
+def _image_bands(pipeline: List[dict]) -> Tuple[Optional[int], Optional[str]]:
     """Return the bands and the type of the pixels that a pipeline's loader gives.
 
     Returns:
@@ -122,6 +126,19 @@ def image_bands(pipeline: List[dict]) -> Tuple[Optional[int], Optional[str]]:
     if loader.color_type.startswith('grayscale'):
         return 1, 'uint8'
     return getattr(loader, 'bands', 3), getattr(loader, 'dtype', 'uint8')
+
+
+def input_format(cfg: Config) -> Tuple[int, Optional[str]]:
+    """Return the bands and the type of the pixels that the test loader gives.
+
+    Returns:
+        (bands, NumPy's name of the type in the file, None where the config does not
+        tell).
+    """
+    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    bands, dtype = _image_bands(dataset.get('pipeline') or [])
+    network = next(network_channels(cfg.model), None)
+    return bands or (network.channels if network else 3), dtype
 
 
 def _check_transforms(pipeline: List[dict], key: str, bands: Optional[int],

@@ -280,8 +280,8 @@ def test_check_data_reads_500_pairs_and_requires_all(
             (tmp_path / name.format(i)).write_bytes(copied)
     read = []
     check_pair = run_checks.check_pair
-    monkeypatch.setattr(run_checks, 'check_pair', lambda sample: (
-        read.append(sample['img_path'][-5:]), check_pair(sample)))
+    monkeypatch.setattr(run_checks, 'check_pair', lambda sample, read_size: (
+        read.append(sample['img_path'][-5:]), check_pair(sample, read_size)))
     check_data(encnet, ['train_dataloader'])
     assert read == ['0.jpg', '5.jpg']  # spread evenly over the ten
     (tmp_path / 'labels/train/3.png').unlink()
