@@ -2,6 +2,7 @@
 import importlib.util
 import io
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from .image_formats import (
     AS_STORED,
     BLACK_IS_ZERO,
     RGB,
+    SEPARATED,
     WHITE_IS_ZERO,
     PixelFormat,
     is_tiff,
@@ -28,7 +30,8 @@ DTYPES = ('uint8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64')
 JPEG = b'\xff\xd8\xff'
 # What tifffile raises for a damaged file, or a compression that it cannot read.
 TIFF_ERRORS = (*DECODE_ERRORS, ValueError, KeyError, IndexError, TypeError,
-               RuntimeError, ImportError, MemoryError)
+               RuntimeError, ImportError, MemoryError, ArithmeticError,
+               AttributeError, struct.error)
 
 
 def check_eight_bit(path: str, keeps_depth: bool = False) -> None:
@@ -58,8 +61,9 @@ def check_eight_bit(path: str, keeps_depth: bool = False) -> None:
     if found.pages > 1:
         raise InputError(f'image {path} has {found.pages} pages, of which OpenCV reads '
                          f'the first; read them as bands with {remedy}, or keep one')
-    colours = found.bands - found.alpha
-    if found.photometric is not None and colours not in (1, 3):
+    colours = (found.bands - found.alpha, found.photometric)
+    if found.photometric is not None and colours[0] not in (1, 3) and (
+            colours != (4, SEPARATED)):  # CMYK, which OpenCV converts
         raise InputError(f'image {path} has {found.bands} bands, which OpenCV cannot '
                          f'read as 3; read them with {remedy}')
     if found.dtype != 'uint8' and not keeps_depth:

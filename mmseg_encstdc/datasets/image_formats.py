@@ -10,8 +10,8 @@ from PIL import Image, TiffImagePlugin
 from ..compat.data import DECODE_ERRORS
 
 __all__ = [
-    'AS_STORED', 'BLACK_IS_ZERO', 'RGB', 'WHITE_IS_ZERO', 'PixelFormat', 'is_tiff',
-    'label_orientation', 'orientation_of', 'pixel_format', 'turn'
+    'AS_STORED', 'BLACK_IS_ZERO', 'RGB', 'SEPARATED', 'WHITE_IS_ZERO', 'PixelFormat',
+    'is_tiff', 'label_orientation', 'orientation_of', 'pixel_format', 'turn'
 ]
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF

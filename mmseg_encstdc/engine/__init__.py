@@ -1,4 +1,5 @@
 """Prepare and check a run of MMEngine's runner."""
+from .channel_checks import input_format
 from .checkpoints import check_fits, read_checkpoint
 from .configs import build_runner, datasets_of, load_config, use_mode
 from .hooks import ForgetForeignBest
@@ -15,7 +16,7 @@ from .schedules import ExponentialWarmup, stretch_schedule
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
     'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_writable', 'datasets_of', 'load_config', 'prepare_run',
+    'check_writable', 'datasets_of', 'input_format', 'load_config', 'prepare_run',
     'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
     'use_mode'
 ]
