@@ -11,10 +11,10 @@ from .configs import datasets_of
 
 __all__ = ['check_channels', 'input_format', 'network_channels']
 
-# Transforms of colours, which need (H, W, 3) uint8: others they reject, or change to
-# three bands or 8 bits.
-NEED_COLOURS = ('AdjustGamma', 'CLAHE', 'ColorJitter', 'PhotoMetricDistortion',
-                'RandomGrayscale', 'RGB2Gray')
+# Transforms that make 8 bits of an image, and those that need (H, W, 3) as well: others
+# they reject, or reduce to three bands.
+NEED_EIGHT_BITS = ('AdjustGamma', 'CLAHE', 'RandomGrayscale')
+NEED_COLOURS = ('Albu', 'ColorJitter', 'PhotoMetricDistortion')
 # Transforms of mmcv and MMSegmentation that may change the number of channels.
 CHANGE_BANDS = ('Albu', 'ConcatCDInput', 'RandomGrayscale', 'RGB2Gray')
 PREPROCESSORS = ('SegDataPreProcessor', 'ImgDataPreprocessor')
@@ -105,10 +105,11 @@ def network_channels(model: dict) -> Iterator[Part]:
 def _default_channels(kind: object) -> Optional[int]:
     """Return the default of a backbone's ``in_channels``, None if it takes none."""
     backbone = MODELS.get(kind) if isinstance(kind, str) else kind
-    if backbone is None:
-        return None
-    parameter = inspect.signature(backbone).parameters.get('in_channels')
-    return parameter and parameter.default
+    for parent in getattr(backbone, '__mro__', ()):  # a child may pass **kwargs on
+        parameter = inspect.signature(parent.__init__).parameters.get('in_channels')
+        if parameter:
+            return parameter.default
+    return None
 
 
 def _image_bands(pipeline: List[dict]) -> Tuple[Optional[int], Optional[str]]:
@@ -145,10 +146,11 @@ def _check_transforms(pipeline: List[dict], key: str, bands: Optional[int],
                       dtype: Optional[str]) -> None:
     """Raise InputError for a transform that rejects such images or spoils them."""
     for name in _names(pipeline):
-        if name in NEED_COLOURS and dtype and (bands, dtype) != (3, 'uint8'):
-            raise InputError(
-                f'{key}: {name} is for images of 3 bands of uint8, but the loader '
-                f'gives {bands} of {dtype}; leave it out')
+        if dtype and (name in NEED_COLOURS and (bands, dtype) != (3, 'uint8')
+                      or name in NEED_EIGHT_BITS and dtype != 'uint8'):
+            needs = '3 bands of uint8' if name in NEED_COLOURS else 'uint8'
+            raise InputError(f'{key}: {name} is for images of {needs}, but the loader '
+                             f'gives {bands} of {dtype}; leave it out')
         if name == 'Pad' and (bands or 0) > PAD_BANDS:
             raise InputError(
                 f'{key}: Pad cannot pad images of {bands} bands, at most {PAD_BANDS}; '
