@@ -14,7 +14,8 @@ from mmseg.registry import TRANSFORMS
 from torch import nn
 
 from ..compat import quiet
-from ..compat.data import DECODE_ERRORS, LOAD_ERRORS
+from ..compat.data import DECODE_ERRORS
+from ..datasets.image_checks import image_loader
 from ..datasets.image_files import DTYPES
 from ..datasets.sample_checks import unreadable
 from ..engine.channel_checks import input_format
@@ -170,7 +171,7 @@ class _TestPipeline:
                 f'the test pipeline begins with {first["type"]}; accepted is '
                 f'{" or ".join(IMAGE_LOADERS)}')
         self.bands, self.dtype = input_format(cfg)
-        self.from_file = TRANSFORMS.build(first)
+        self.from_file = image_loader([first])  # rejects what mmcv's would change
         self.from_array = TRANSFORMS.build(dict(
             type='LoadImageFromNDArray',
             to_float32=first.get('to_float32', False) or self.dtype != 'uint8'))
@@ -215,12 +216,7 @@ class _TestPipeline:
 
     def read(self, path: PathLike) -> dict:
         """Return the sample of an image file, with its pixels as ``img``."""
-        try:
-            return self.from_file(dict(img_path=str(path)))
-        except InputError:
-            raise
-        except LOAD_ERRORS as error:
-            raise unreadable('image', path, error) from error
+        return self.from_file(dict(img_path=str(path)))
 
     def __call__(self, image: Union[np.ndarray, PathLike]) -> dict:
         """Return a batch of one image, for ``test_step``."""

@@ -2,7 +2,6 @@
 from typing import Callable, Optional, Sequence, Tuple
 
 from mmcv.transforms import BaseTransform, LoadImageFromFile
-from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..compat.data import LOAD_ERRORS
@@ -17,21 +16,23 @@ TIFF = ('.tif', '.tiff')
 LOADERS = ('LoadImageFromFile', 'LoadSegImage')
 
 
-def image_loader(pipeline: Optional[Sequence[dict]]) -> Optional[LoadImageFromFile]:
+def image_loader(pipeline: Optional[Sequence[dict]]) -> Optional[LoadSegImage]:
     """Build the loader of images at the beginning of a pipeline.
 
     Returns:
-        mmcv's or ours; the one with default arguments for an empty pipeline; None for
-        a loader of another type.
+        LoadSegImage, in place of mmcv's loader too: it reads the same values, and
+        rejects the files that mmcv's would change. It has default arguments for an
+        empty pipeline. None for a loader of another type.
 
     Raises:
         InputError: for arguments that it does not take.
     """
     first = dict(pipeline[0]) if pipeline else dict(type='LoadSegImage')
-    if first['type'] not in (*LOADERS, LoadImageFromFile, LoadSegImage):
+    name = first.pop('type')
+    if name not in (*LOADERS, LoadImageFromFile, LoadSegImage):
         return None
-    with as_input_error(f'pipeline, {first["type"]}', (TypeError, ValueError)):
-        return TRANSFORMS.build(first)
+    with as_input_error(f'pipeline, {name}', (TypeError, ValueError)):
+        return LoadSegImage(**first)
 
 
 def image_size_reader(pipeline: Optional[Sequence[dict]]) -> Callable:
@@ -51,8 +52,7 @@ def image_size_reader(pipeline: Optional[Sequence[dict]]) -> Callable:
         return lambda path: None if path.lower().endswith(TIFF) else check_image(path)
 
     def read_size(path: str) -> Tuple[int, int]:
-        if getattr(loader, 'reads_bands', False) or loader.imdecode_backend in (
-                'tifffile', 'turbojpeg'):
+        if loader.reads_bands or loader.imdecode_backend == 'tifffile':
             return _loaded_size(loader, path)
         keeps_depth = loader.color_type == 'unchanged'
         check_eight_bit(path, keeps_depth)

@@ -126,7 +126,7 @@ def _image_bands(pipeline: List[dict]) -> Tuple[Optional[int], Optional[str]]:
         return None, None
     if loader.color_type.startswith('grayscale'):
         return 1, 'uint8'
-    return getattr(loader, 'bands', 3), getattr(loader, 'dtype', 'uint8')
+    return loader.bands, loader.dtype
 
 
 def input_format(cfg: Config) -> Tuple[int, Optional[str]]:
