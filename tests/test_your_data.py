@@ -147,6 +147,19 @@ def test_config_of_guide_trains(cfg):
     assert torch.isfinite(total) and gradient.abs().sum() > 0
 
 
+def test_config_of_guide_has_pipeline_of_test_time_augmentation(cfg):
+    _, _, bands, dtype = KINDS[cfg.kind]
+    bind_classes(cfg, LOADERS)
+    plain = DATASETS.build(cfg.test_dataloader.dataset)[0]
+    views = DATASETS.build({
+        **cfg.test_dataloader.dataset, 'pipeline': cfg.tta_pipeline})[0]
+    assert len(views['inputs']) == 8  # four scales, flipped or not
+    for image, sample in zip(views['inputs'], views['data_samples']):
+        assert image.shape[0] == bands and image.dtype == dtype
+        assert torch.equal(sample.gt_sem_seg.data,
+                           plain['data_samples'].gt_sem_seg.data)
+
+
 def test_config_of_guide_predicts_files_and_arrays_alike(cfg, tmp_path):
     model = load(config=cfg, weights=False, device='cpu')
     path, = (tmp_path / 'images/val').glob('0.*')

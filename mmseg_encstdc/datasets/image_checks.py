@@ -39,8 +39,8 @@ def image_size_reader(pipeline: Optional[Sequence[dict]]) -> Callable:
     """Return a function that decodes an image file and returns its (height, width).
 
     It reads the file as the pipeline does, turned or not, and rejects what this
-    would read with other values than those of the file. Where mmcv's loader reads 8-bit
-    colours, Pillow decodes the file, because OpenCV accepts truncated ones.
+    would read with other values than those of the file. Pillow decodes it, too, unless it
+    is a TIFF of bands, because OpenCV accepts truncated files.
 
     Args:
         pipeline: configs of transforms, of which the first loads the image. If it is
@@ -53,6 +53,8 @@ def image_size_reader(pipeline: Optional[Sequence[dict]]) -> Callable:
 
     def read_size(path: str) -> Tuple[int, int]:
         if loader.reads_bands or loader.imdecode_backend == 'tifffile':
+            if not path.lower().endswith(TIFF):
+                check_image(path)
             return _loaded_size(loader, path)
         keeps_depth = loader.color_type == 'unchanged'
         check_eight_bit(path, keeps_depth)

@@ -386,6 +386,16 @@ def test_check_accepts_what_stock_loader_reads_right(tmp_path, tifffile):
     assert image_size_reader([])(save(tmp_path / 'b.png', draw(6, 8, 4))) == (6, 8)
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+@pytest.mark.parametrize('arguments', [{}, dict(bands=1)])
+def test_check_rejects_truncated_file(tmp_path, suffix, arguments):
+    path = tmp_path / f'a.{suffix}'
+    save(path, draw(64, 64))
+    path.write_bytes(path.read_bytes()[:-20])
+    read_size = image_size_reader([dict(type='LoadSegImage', **arguments)])
+    assert f'{path} cannot be read' in error_of(read_size, str(path))
+
+
 def test_check_rejects_bands_that_unchanged_drops(tmp_path, tifffile):
     path = write_tiff(tifffile, tmp_path / 'a.tif', draw(6, 8, 4))
     unchanged = dict(type='LoadImageFromFile', color_type='unchanged')
