@@ -39,8 +39,8 @@ def image_size_reader(pipeline: Optional[Sequence[dict]]) -> Callable:
     """Return a function that decodes an image file and returns its (height, width).
 
     It reads the file as the pipeline does, turned or not, and rejects what this
-    would read with other values than those of the file. Pillow decodes it, too, unless it
-    is a TIFF of bands, because OpenCV accepts truncated files.
+    would read with other values than those of the file. Pillow decodes it, too, because
+    OpenCV accepts truncated files; not a TIFF of bands, which it does not know.
 
     Args:
         pipeline: configs of transforms, of which the first loads the image. If it is

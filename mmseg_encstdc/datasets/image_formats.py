@@ -129,12 +129,15 @@ def orientation_of(content: bytes) -> int:
 
     Source: EXIF, tag 274.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            value = image.getexif().get(ORIENTATION, 1)
-    except HEADER_ERRORS:
-        found = pixel_format(io.BytesIO(content)) if is_tiff(content) else None
+    if is_tiff(content):  # Pillow logs an error for many bands
+        found = pixel_format(io.BytesIO(content))
         value = found.orientation if found else 1
+    else:
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                value = image.getexif().get(ORIENTATION, 1)
+        except HEADER_ERRORS:
+            value = 1
     return value if value in range(1, 9) else 1
 
 
