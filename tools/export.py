@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Export a network to ONNX: tools/export.py CONFIG CHECKPOINT OUT.onnx
 
-The file takes a normalised image (1, 3, H, W) and gives logits (1, C, H, W) of its
-size. It is kept if it passes onnx's checker and gives PyTorch's output for random
-images. It has no auxiliary and detail heads.
+The file takes a normalised image (1, 3, H, W), or of as many channels as the backbone
+takes, and gives logits (1, C, H, W) of its size. It is kept if it passes onnx's checker
+and gives PyTorch's output for random images. It has no auxiliary and detail heads.
 """
 import argparse
 import re
@@ -43,7 +43,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--with-preprocess', action='store_true',
         help='take an image as OpenCV reads it, (1, H, W, 3) uint8 BGR, and '
-        'normalise it in the file')
+        'normalise it in the file; other bands and types as the config says, types '
+        'other than uint8 as float32')
     parser.add_argument(
         '--opset', type=int, default=17, help='13 to 20; default: 17')
     parser.add_argument(

@@ -2,7 +2,8 @@
 """Predict images: tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER --out DIR
 
 Writes DIR/labels/NAME.png (8-bit class ids, as tools/test.py --out) and
-DIR/overlays/NAME.jpg.
+DIR/overlays/NAME.jpg. A photograph that EXIF turns has labels and overlay turned, as
+viewers and OpenCV show it.
 """
 import argparse
 import sys
@@ -74,7 +75,7 @@ def find_sources(sources: List[str], out: Path) -> List[Tuple[Path, Path]]:
 def draw(model: nn.Module, path: Path, out: Path, stem: Path, opacity: float,
          with_legend: bool, ids: Optional[np.ndarray] = None) -> None:
     """Write the label map and the overlay of one image; ``ids`` replace class ids."""
-    image, label = read_image(path), predict(model, path)
+    image, label = read_image(path, model), predict(model, path)
     classes, palette = (model.dataset_meta[key]
                         for key in ('classes', 'palette'))
     picture = overlay(image[..., ::-1], label, palette, opacity)

@@ -16,6 +16,7 @@ try:
         check_fits,
         check_trained_classes,
         check_writable,
+        input_format,
         raw_ids_of,
         read_checkpoint,
         stop_processes,
@@ -83,6 +84,7 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
         if 'visualization' not in cfg.default_hooks:
             raise InputError('--show-dir needs default_hooks.visualization in the '
                              'config')
+        check_shows(cfg)
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
 
@@ -102,6 +104,15 @@ def writing(evaluator: Union[dict, List[dict]], folder: str,
             return metrics
     return [*metrics,
             dict(type='ConfusionMetric', format_only=True, **options)]
+
+
+def check_shows(cfg: Config) -> None:
+    """Raise InputError for files that MMSegmentation's visualizer cannot read."""
+    bands, dtype = input_format(cfg)
+    if bands not in (1, 3) or dtype not in (None, 'uint8', 'uint16'):
+        raise InputError(f'--show-dir draws on images of 1 or 3 bands of 8 or 16 bits, '
+                         f'the config reads {bands} bands of {dtype}; leave it out, '
+                         'tools/predict.py draws on them')
 
 
 def test(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import compat
+from ..engine.channel_checks import input_format, network_channels
 from ..engine.configs import datasets_of
 from ..errors import InputError
 
@@ -35,7 +36,7 @@ class Graph(nn.Module):
     Args:
         model: what ``load`` returns.
         labels: return class ids instead of logits.
-        preprocess: take images as OpenCV reads them, and normalise them.
+        preprocess: take images as the config's loader reads them, and normalise them.
 
     Raises:
         InputError: see :func:`check_exportable`.
@@ -48,14 +49,16 @@ class Graph(nn.Module):
         self.model = model
         self.labels = labels
         self.preprocess = preprocess
+        self.bands, self.dtype = input_format(model.cfg)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C, H, W), or class ids (B, H, W) int64.
 
         Args:
-            image: normalised, (B, 3, H, W) float32; with ``preprocess``, BGR,
-                (B, H, W, 3) uint8.
+            image: normalised, (B, C_in, H, W) float32; with ``preprocess``,
+                (B, H, W, bands) uint8, or float32 where the files are of another
+                type; three bands are BGR.
         """
         logits = self._logits(self.normalise(image))
         if not self.labels:
@@ -66,12 +69,12 @@ class Graph(nn.Module):
         return (logits.sigmoid() > threshold).squeeze(1).long()
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Return an image as the network takes it, (B, 3, H, W) float32."""
+        """Return an image as the network takes it, (B, C_in, H, W) float32."""
         if not self.preprocess:
             return image
         preprocessor = self.model.data_preprocessor
         image = image.permute(0, 3, 1, 2)
-        if compat.swaps_channels(preprocessor):
+        if compat.swaps_channels(preprocessor) and self.bands == 3:
             image = image.flip(1)
         image = image.float()
         if getattr(preprocessor, 'mean', None) is None:
@@ -119,8 +122,8 @@ def export_onnx(model: nn.Module, path: Union[str, os.PathLike],
         shape: (height, width) of the image in pixels.
         labels: write class ids (B, H, W), int64, instead of logits
             (B, C, H, W).
-        preprocess: take (B, H, W, 3) uint8, BGR, instead of normalised
-            (B, 3, H, W).
+        preprocess: take (B, H, W, bands), uint8 or float32 as the config's loader
+            reads it, instead of normalised (B, C_in, H, W). Three bands are BGR.
         dynamic: let batch, height and width change.
         opset: version of ONNX's operators, 13 to 20.
 
@@ -196,10 +199,13 @@ def _random_image(graph: Graph, shape: Shape) -> Tensor:
     """Return a random image from a fixed seed, as an input of the graph."""
     batch, height, width = shape
     generator = torch.Generator().manual_seed(0)
-    if graph.preprocess:
-        return torch.randint(0, 256, (batch, height, width, 3),
-                             generator=generator, dtype=torch.uint8)
-    return torch.randn(batch, 3, height, width, generator=generator)
+    if not graph.preprocess:
+        channels = next(network_channels(graph.model.cfg.model), None)
+        return torch.randn(batch, channels.channels if channels else graph.bands,
+                           height, width, generator=generator)
+    image = torch.randint(0, 256, (batch, height, width, graph.bands),
+                          generator=generator, dtype=torch.uint8)
+    return image if graph.dtype == 'uint8' else image.float()
 
 
 def _compare(graph: Graph, path: Path, shapes: List[Shape]) -> Dict[str, object]:

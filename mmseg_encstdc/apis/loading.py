@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..compat import quiet
+from ..engine.channel_checks import check_image_channels
 from ..engine.checkpoints import check_fits, read_checkpoint
 from ..engine.configs import CONFIG_ERRORS, datasets_of, load_config, metainfo_of
 from ..errors import InputError, as_input_error
@@ -49,7 +50,8 @@ def load(checkpoint: Union[str, os.PathLike, None] = None,
     Raises:
         InputError: naming the file or device at fault, when a file is missing,
             truncated or not a checkpoint, belongs to another network, or builds
-            no segmentor, and when there are no weights although ``weights``.
+            no segmentor, when the config gives the network images of other channels,
+            and when there are no weights although ``weights``.
     """
     checkpoint = None if checkpoint is None else os.fspath(checkpoint)
     _check_arguments(checkpoint, config, weights)
@@ -120,6 +122,7 @@ def _device(device: Optional[str]) -> str:
 def _build(cfg: Config, origin: str) -> nn.Module:
     """Build the network without downloading pretrained weights."""
     init_default_scope(cfg.get('default_scope', 'mmseg'))
+    check_image_channels(cfg, [name for name in ('test_dataloader', ) if cfg.get(name)])
     model = copy.deepcopy(cfg.model)
     model['train_cfg'] = None
     if model.get('pretrained'):

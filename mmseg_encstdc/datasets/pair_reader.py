@@ -11,6 +11,7 @@ from mmseg.datasets.transforms import LoadAnnotations as LoadSegMap
 from mmseg.registry import TRANSFORMS
 
 from ..errors import InputError, as_input_error
+from .image_checks import image_loader
 from .label_values import count_values
 from .sample_checks import (
     check_image,
@@ -165,6 +166,7 @@ class PairReader:
         images = [one for one in self.steps if not is_label_loader(type(one))]
         standard = (type(step) in (LoadImageFromFile, LoadSegImage) and len(images) == 1
                     and step.imdecode_backend in STANDARD_BACKENDS
+                    and not getattr(step, 'reads_bands', False)
                     and all(getattr(step, key) == value
                             for key, value in STANDARD.items()))
         local = is_local(sample['img_path'])
@@ -244,6 +246,8 @@ def _naming_file(sample: dict, step: Callable) -> Iterator[None]:
 
 
 def _build(config: dict) -> Callable:
+    if _class_of(config) is LoadImageFromFile:  # rejects what mmcv's would change
+        return image_loader([config])
     name = f'transform {_class_of(config).__name__} of the pipeline'
     with as_input_error(name, (Exception, )):  # a user's class may raise any
         return TRANSFORMS.build(config)

@@ -2,6 +2,7 @@
 from typing import Dict, Optional, Tuple
 
 import mmcv
+import mmengine.fileio as fileio
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmcv.transforms.utils import cache_randomness
@@ -9,6 +10,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from ..compat.data import DECODE_ERRORS, LOAD_ERRORS, restore_sides
 from ..errors import InputError
+from .image_files import DTYPES, check_eight_bit, read_bands
+from .image_formats import label_orientation, turn
 from .label_values import LabelValues
 from .sample_checks import (
     check_label_format,
@@ -21,22 +24,80 @@ __all__ = ['ColorJitter', 'EnlargeToCrop', 'LoadSegAnnotations', 'LoadSegImage']
 
 
 class LoadSegImage(LoadImageFromFile):
-    """Load an image with mmcv's loader; an error names the file.
+    """Load an image, as 8-bit BGR or as the bands of its file; an error names the file.
+
+    With the default ``bands`` and ``dtype``, mmcv's loader reads the file: grey images
+    and palettes become BGR, alpha is dropped. A file whose values it would change, such
+    as one of 16 bits, is rejected. Other settings read PNG, TIFF and what else OpenCV
+    knows as they are; TIFF files of several bands need the package tifffile. The image
+    is turned as EXIF says, which is the grid that viewers show.
+
+    Args:
+        bands: number of bands of all files, with alpha.
+        dtype: type of the pixels of all files: 'uint8', 'uint16', 'int16', 'uint32',
+            'int32', 'float32' or 'float64'. Other than uint8 become float32, with the
+            values of the file; mean and std of the data preprocessor are in the same
+            units.
+        **kwargs: arguments of mmcv's LoadImageFromFile. ``color_type`` and
+            ``imdecode_backend`` go with the default ``bands`` and ``dtype`` only.
 
     Raises:
-        InputError: when the image cannot be read.
+        InputError: when an argument is not accepted, the image cannot be read, has
+            other bands or pixels of another type, or holds NaN or infinity.
     """
 
+    def __init__(self, bands: int = 3, dtype: str = 'uint8', **kwargs):
+        if isinstance(bands, bool) or not isinstance(bands, int) or bands < 1:
+            raise InputError('LoadSegImage: bands must be the number of bands, 1 or '
+                             f'more, got {bands!r}')
+        if dtype not in DTYPES:
+            raise InputError(f'LoadSegImage: dtype must be one of {", ".join(DTYPES)}, '
+                             f'got {dtype!r}')
+        super().__init__(**kwargs)
+        self.bands, self.dtype = bands, dtype
+        self.reads_bands = (bands, dtype) != (3, 'uint8')
+        for name, default in (('color_type', 'color'), ('imdecode_backend', 'cv2')):
+            if self.reads_bands and getattr(self, name) != default:
+                raise InputError(f'LoadSegImage: {name} is for bands=3 and '
+                                 "dtype='uint8'; leave it out, the file is read as it "
+                                 'is')
+
     def transform(self, results: dict) -> Optional[dict]:
-        """Add ``img`` (H, W, 3) uint8 BGR, ``img_shape`` and ``ori_shape``."""
+        """Add ``img``, ``img_shape`` and ``ori_shape``.
+
+        ``img`` is (H, W, bands), or (H, W) for one band; uint8, or float32 for another
+        ``dtype``. Three bands are BGR, others in the order of the file.
+        """
+        path = results['img_path']
         try:
+            if self.reads_bands:
+                return self._load_bands(results)
+            if self.imdecode_backend != 'tifffile':
+                check_eight_bit(path, keeps_depth=self.color_type == 'unchanged')
             return super().transform(results)
         except LOAD_ERRORS as error:
-            raise unreadable('image', results['img_path'], error) from error
+            raise unreadable('image', path, error) from error
+
+    def _load_bands(self, results: dict) -> dict:
+        """Read the file as it is."""
+        path = results['img_path']
+        image = read_bands(fileio.get(path, backend_args=self.backend_args), path,
+                           self.bands, self.dtype)
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{super().__repr__()[:-1]}, bands={self.bands}, dtype={self.dtype!r})'
 
 
 class LoadSegAnnotations(LoadAnnotations):
     """Load a label map with MMSegmentation's loader and check it.
+
+    The label of a photograph that EXIF turns by 90 degrees may be drawn on the turned
+    or on the stored pixels: its sides tell which, and it is turned like its image. A
+    label of a square image, or of one that is mirrored or upside down, must be drawn on
+    what viewers show.
 
     An image without ``seg_map_path`` is returned unchanged, so that a test pipeline
     also serves inference.
@@ -79,6 +140,8 @@ class LoadSegAnnotations(LoadAnnotations):
             raise unreadable('label', path, error) from error
         label = results['gt_seg_map'] = restore_sides(results['gt_seg_map'], size)
         if 'ori_shape' in results:
+            label = results['gt_seg_map'] = turn(label, label_orientation(
+                results['img_path'], results['ori_shape'][:2], label.shape[:2]))
             check_size(results['img_path'], results['ori_shape'][:2], path,
                        label.shape[:2])
         if self.num_classes is not None:
@@ -131,7 +194,8 @@ class ColorJitter(BaseTransform):
         return tuple(np.random.uniform(max(0., 1 - v), 1 + v) for v in self.strengths)
 
     def transform(self, results: dict) -> dict:
-        """Change ``img`` (H, W, 3), uint8 BGR."""
+        """Change ``img`` (H, W, 3), uint8 BGR, or raise InputError for another."""
+        check_colours(results['img'], type(self).__name__)
         brightness, contrast, saturation = self.factors()
         image = mmcv.adjust_brightness(results['img'], brightness)
         image = mmcv.adjust_contrast(image, contrast)
@@ -141,6 +205,14 @@ class ColorJitter(BaseTransform):
     def __repr__(self) -> str:
         return ('ColorJitter(brightness={}, contrast={}, saturation={})'
                 .format(*self.strengths))
+
+
+def check_colours(image: np.ndarray, name: str) -> None:
+    """Raise InputError unless an image is (H, W, 3) uint8, for transform ``name``."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(
+            f'{name} changes the colours of (H, W, 3) uint8 images, got '
+            f'{image.shape} {image.dtype}; leave it out of the pipeline')
 
 
 class EnlargeToCrop(BaseTransform):

@@ -1,5 +1,6 @@
 """Prepare and check a run of MMEngine's runner."""
 from .agreement_checks import check_trained_classes
+from .channel_checks import input_format
 from .checkpoints import check_fits, read_checkpoint
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
 from .data_checks import check_data
@@ -17,7 +18,7 @@ from .schedules import ExponentialWarmup, stretch_schedule
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
     'SelectFitting', 'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_trained_classes', 'check_writable', 'datasets_of', 'load_config',
-    'prepare_run', 'raw_ids_of', 'read_checkpoint', 'start_processes',
+    'check_trained_classes', 'check_writable', 'datasets_of', 'input_format',
+    'load_config', 'prepare_run', 'raw_ids_of', 'read_checkpoint', 'start_processes',
     'stop_processes', 'stretch_schedule', 'use_mode'
 ]

@@ -8,6 +8,7 @@ from mmseg.registry import DATASETS, MODELS
 from ..datasets.sample_checks import check_folders, is_local
 from ..errors import InputError, as_input_error
 from .agreement_checks import check_agreement
+from .channel_checks import check_image_channels
 from .checkpoints import read_checkpoint
 from .class_checks import check_strictness
 from .configs import CONFIG_ERRORS, classes_of, datasets_of
@@ -41,6 +42,7 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
             _check_root(dataset)
     with as_input_error('config', CONFIG_ERRORS):
         check_agreement(cfg, loaders, training)
+    check_image_channels(cfg, loaders)
     if training:
         _check_batch(cfg, world_size)
         _check_weights(cfg.model, 'model')

@@ -18,15 +18,18 @@ class LocalNet(BaseModule):
         depth: number of convolutions.
         norm_cfg: config of every norm.
         init_cfg: MMEngine's initialisation of the weights.
+        in_channels: channels of the image.
     """
 
     def __init__(self, channels: int = 32, depth: int = 7,
-                 norm_cfg: dict = dict(type='BN'), init_cfg: Optional[dict] = None):
+                 norm_cfg: dict = dict(type='BN'), init_cfg: Optional[dict] = None,
+                 in_channels: int = 3):
         super().__init__(init_cfg)
         self.layers = Sequential(*(
-            ConvModule(channels if i else 3, channels, 3, padding=1, norm_cfg=norm_cfg)
+            ConvModule(channels if i else in_channels, channels, 3, padding=1,
+                       norm_cfg=norm_cfg)
             for i in range(depth)))
 
     def forward(self, x: Tensor) -> Tuple[Tensor]:
-        """Compute one map (B, channels, H, W) from images (B, 3, H, W)."""
+        """Compute one map (B, channels, H, W) from images (B, in_channels, H, W)."""
         return (self.layers(x), )

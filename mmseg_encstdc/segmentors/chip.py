@@ -71,7 +71,7 @@ class ChipEncoderDecoder(EncoderDecoder):
                                  f'got {threshold}')
 
     def inference(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
-        """Return logits or scores (B, C, H, W) of normalised images (B, 3, H, W)."""
+        """Return logits or scores (B, C, H, W) of normalised images (B, C_in, H, W)."""
         size = inputs.shape[2:]
         if self.test_cfg.get('mode', 'whole') == 'chip':
             scores = sum(self._score_scale(inputs, scale)
@@ -86,7 +86,7 @@ class ChipEncoderDecoder(EncoderDecoder):
         return _resize(super().inference(scaled, metas), size)
 
     def _score_scale(self, inputs: Tensor, scale: float) -> Tensor:
-        """Return the scores (B, C, H, W) of images (B, 3, H, W) at one scale."""
+        """Return the scores (B, C, H, W) of images (B, C_in, H, W) at one scale."""
         cfg, protocol = self.test_cfg, PROTOCOLS[self.test_cfg.protocol]
         crop, input_size = cfg.crop_size, inputs.shape[2:]
         image = _resize(inputs, chip_size(input_size, scale, cfg.get('base_size')))
@@ -111,7 +111,7 @@ class ChipEncoderDecoder(EncoderDecoder):
         return _resize(total, input_size)
 
     def _score_crop(self, crop: Tensor) -> Tensor:
-        """Return the scores (B, C, h, w) of crops (B, 3, h, w)."""
+        """Return the scores (B, C, h, w) of crops (B, C_in, h, w)."""
         metas = [dict(img_shape=crop.shape[2:])] * crop.size(0)
         views = [self.encode_decode(crop, metas)]
         if self.test_cfg.get('flip', False):
@@ -142,7 +142,7 @@ class ChipEncoderDecoder(EncoderDecoder):
         return math.log(probability / (1 - probability))
 
     def _pad(self, image: Tensor) -> Tuple[Tensor, int, int]:
-        """Pad a normalised image (B, 3, h, w) to at least the crop size.
+        """Pad a normalised image (B, C_in, h, w) to at least the crop size.
 
         Returns:
             The padded image, and the row and column where the image begins in it.
@@ -156,7 +156,9 @@ class ChipEncoderDecoder(EncoderDecoder):
         if not protocol.pad_black:
             return F.pad(image, margins), top, left
         preprocessor = self.data_preprocessor
-        black = -preprocessor.mean / preprocessor.std  # (3, 1, 1)
+        if getattr(preprocessor, 'mean', None) is None:  # not normalised
+            return F.pad(image, margins), top, left
+        black = -preprocessor.mean / preprocessor.std  # (C_in, 1, 1)
         return F.pad(image - black, margins) + black, top, left
 
 
