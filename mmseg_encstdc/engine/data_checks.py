@@ -50,10 +50,10 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
             classes = dataset.metainfo.get('classes')
             if classes:
                 found.append((loader, classes))
+                if not classes_of(config):
+                    check_class_count(cfg.model, config['type'], classes, loader)
+                    _check_same(*found[0], loader, classes)
                 check_same_ids(*found[0], loader, classes)
-            if classes and not classes_of(config):
-                check_class_count(cfg.model, config['type'], classes, loader)
-                _check_same(*found[0], loader, classes)
         images[loader] = set(paths)
         _report(class_fault(cfg, loader, counts, classes))
         _check_epoch(cfg[loader], loader, len(paths) // world_size)
