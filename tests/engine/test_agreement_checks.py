@@ -1,6 +1,8 @@
 """Values that must agree are compared in one line that names both places."""
 import copy
+from pathlib import Path
 
+import mmseg
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,8 +16,11 @@ from mmseg_encstdc.engine.agreement_checks import (
     check_trained_classes,
     transforms_of,
 )
+from mmseg_encstdc.engine.head_configs import class_heads_of
+from mmseg_encstdc.engine.one_channel_checks import check_channels
 from mmseg_encstdc.errors import InputError
 
+STOCK = Path(mmseg.__file__).parent / '.mim/configs'
 TRAIN = ['train_dataloader', 'val_dataloader']
 TEST = ['test_dataloader']
 HEAD = 'model.decode_head.ignore_index'
@@ -68,6 +73,26 @@ def test_configs_agree(root):
         loaders = [name for name in (*TRAIN, *TEST) if cfg.get(name)]
         assert check_agreement(cfg, loaders, training=True) is None
     assert len(files) > 15
+
+
+@pytest.mark.skipif(not STOCK.is_dir(),
+                    reason='this mmsegmentation was installed without its configs')
+def test_configs_of_mmsegmentation_agree():
+    """Take one config of each of MMSegmentation's folders."""
+    folders = sorted({file.parent for file in STOCK.glob('*/*.py')
+                      if file.parent.name != '_base_'})
+    checked = 0
+    for folder in folders:
+        try:
+            cfg = Config.fromfile(sorted(folder.glob('*.py'))[0])
+        except ImportError:  # of a library that is not installed
+            continue
+        for key, head in class_heads_of(cfg.model):
+            check_channels(key, head)
+        loaders = [name for name in (*TRAIN, *TEST) if cfg.get(name)]
+        assert check_agreement(cfg, loaders, training=True) is None
+        checked += 1
+    assert checked > 40
 
 
 def place(cfg, index, **values):
