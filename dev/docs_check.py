@@ -161,8 +161,8 @@ def has_network() -> bool:
     """Return whether pip reaches the package index that it is configured for."""
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(
-            [sys.executable, '-m', 'pip', 'download', '--timeout', '5', '--retries', '0',
-             '--quiet', '--no-deps', '--dest', folder, 'pip'],
+            [sys.executable, '-m', 'pip', 'download', '--timeout', '5',
+             '--retries', '0', '--quiet', '--no-deps', '--dest', folder, 'pip'],
             capture_output=True).returncode == 0
 
 
