@@ -65,7 +65,7 @@ def compare(plan: TimePlan, data: Path, out: Path) -> Dict[str, dict]:
         whole, iterations = plan.costs[name].iterations, plan.start(name)
         if iterations < whole:
             print(f'{name}: {iterations} of {whole} iterations, to keep to '
-                  f'{plan.minutes:g} minutes', flush=True)
+                  f'{plan.minutes:.3g} minutes', flush=True)
         scores, labels, seconds = run_network(
             name, config, data, out, iterations,
             lambda done, name=name: plan.minutes_left(name, done))
