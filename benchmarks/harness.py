@@ -18,7 +18,7 @@ from prettytable import PrettyTable
 from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.ops import backend
 
-# What PyTorch's allocators and C++ say when memory is short.
+# Messages of PyTorch's allocators and of C++ when memory runs out.
 SHORT = ("can't allocate memory", 'not enough memory', 'CUDA out of memory',
          'bad_alloc', 'calculation overflowed', 'multiplication overflow')
 

@@ -27,7 +27,7 @@ from mmseg.structures.sampler.ohem_pixel_sampler import OHEMPixelSampler
 
 STRIDE = 8  # of the logits
 MARGIN = 4.  # by which the logit of the label is larger
-# Of the heads, whose convolutions do not run.
+# Arguments of the heads; their convolutions do not run.
 CHANNELS = dict(in_channels=8, channels=8)
 THRESHOLD, KEPT = 0.7, 1 / 16  # of OHEM: probability, and least part of the pixels
 ROUNDS = 7

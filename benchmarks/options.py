@@ -1,4 +1,4 @@
-"""What every benchmark takes on its command line."""
+"""Define the options that every benchmark has."""
 import argparse
 import os
 from pathlib import Path

@@ -29,7 +29,7 @@ WARM_UPS = dict(cpu=1, cuda=3)
 
 
 class Contender(NamedTuple):
-    """What to measure in a process of its own.
+    """Describe an implementation to measure in a process of its own.
 
     ``make`` returns the step; both must be picklable. ``environment`` is added to
     the variables of the process.
