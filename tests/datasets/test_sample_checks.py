@@ -1,6 +1,7 @@
 """Errors in data are one line that names the file, the cause and the remedy."""
 import numpy as np
 import pytest
+from input_errors import error_of
 from mmcv.transforms import Compose
 from PIL import Image
 
@@ -26,15 +27,6 @@ def load(sample, num_classes=None, **kwargs):
     """Load a pair as a training pipeline does."""
     return Compose([
         LoadSegImage(), LoadSegAnnotations(num_classes, **kwargs)])(sample)
-
-
-def error_of(function, *args, **kwargs):
-    """Return the message, one line, of the InputError that a call raises."""
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert '\n' not in message
-    return message
 
 
 # --- Folders and lists -------------------------------------------------------
