@@ -1,4 +1,4 @@
-"""Time and memory of the heads' losses, from logits to their gradients.
+"""Measure time and memory of the heads' losses, from logits to their gradients.
 
 Compares plain cross entropy of enlarged logits, MMSegmentation's head with its OHEM
 and accuracy (stock), and this package's; on a GPU with each backend. Logits have an
@@ -34,7 +34,7 @@ ROUNDS = 7
 
 
 class Case(NamedTuple):
-    """Heads of one kind that read one label map."""
+    """Describe heads of one kind and their label map."""
     heads: int
     classes: int
     align_corners: bool
@@ -49,7 +49,7 @@ CASES = dict(
 
 
 class LossStep:
-    """Losses of all heads; a call returns the gradients of their logits.
+    """Compute the losses of all heads and the gradients of their logits.
 
     About half of the pixels are hard, as in the middle of a training.
 
@@ -120,7 +120,7 @@ def head_loss(kind: type, case: Case, ohem: dict) -> Callable[[Tensor, Tensor], 
 
 
 def contenders(device: torch.device) -> List[str]:
-    """Return the names of what can run on a device; on a GPU ours by backend."""
+    """Return the contenders on a device; on a GPU one of ours for each backend."""
     ours = ['ours'] if device.type == 'cpu' else harness.backends(
         'upsampled_cross_entropy', device)
     return ['plain', 'stock', *ours]

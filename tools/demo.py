@@ -2,13 +2,13 @@
 """Generate Scenes, train EncNet and STDC on it, and compare: tools/demo.py
 
 Everything goes below --out: a table (results.json), a picture
-(comparison.png), overlays and checkpoints. Two baselines stand beside the
-networks: the commonest class of each place in the image, and a network that
-sees 15 x 15 pixels. first_picture.png, of that network, is there within a third
-of the time.
+(comparison.png), overlays and checkpoints. It also scores two baselines: the
+most frequent class at each pixel position, and a network that sees 15 x 15
+pixels. That network is trained first and gives first_picture.png, planned
+within a third of the time.
 
 The demo measures the speed of this machine and shortens the schedules, and
-their learning rates with them, when --minutes would not suffice for the whole.
+their learning rates with them, if --minutes is too short for them.
 """
 import argparse
 import json
@@ -45,7 +45,7 @@ MINUTES = 8
 
 
 def make_data(data: Path) -> None:
-    """Generate the data set where it is not there."""
+    """Generate the data set if the folder has none."""
     if (data / 'scenes.json').exists():
         return
     made = subprocess.run(
@@ -82,7 +82,7 @@ def compare(plan: TimePlan, data: Path, out: Path) -> Dict[str, dict]:
 
 
 def print_table(results: Dict[str, dict]) -> None:
-    """All results, in percent, and how far they hold."""
+    """Print all results in percent, and how much they vary."""
     columns = list(next(iter(results.values()))['scores'])
     table = PrettyTable(['val, percent', *columns, 'iterations', 'training'])
     for name, result in results.items():
