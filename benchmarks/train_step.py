@@ -1,4 +1,4 @@
-"""Measure time and memory of a training step of MMSegmentation's configs, with the plugin.
+"""Measure a training step of MMSegmentation's configs with and without the plugin.
 
 Each config is trained on one random batch in two processes: MMSegmentation's own
 classes compute in one (stock), this package's in the other (ours). SyncBN is BN, and
