@@ -25,7 +25,7 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).resolve().parent
 SOURCES = ('*.cpp', '*.cu')
 HEADERS = ('*.h', '*.cuh')
-# What mim looks for, and what the tools import.
+# Files that mim looks for, and benchmarks, which tools/benchmark.py imports.
 FOR_MIM = ('configs', 'tools', 'model-index.yml', 'benchmarks')
 MIM = Path('mmseg_encstdc', '.mim')
 # Compute capability -> first CUDA release that supports it.

@@ -12,7 +12,7 @@ IGNORED = 0.05  # of the blocks
 
 
 class Shape(NamedTuple):
-    """Images (B, 3, H, W) with labels (B, 1, H, W)."""
+    """Hold images (B, 3, H, W) and labels (B, 1, H, W)."""
     batch: int
     height: int
     width: int

@@ -1,4 +1,4 @@
-"""Time and memory of the Encoding operator: MMSegmentation's and ours.
+"""Measure time and memory of the Encoding operator, MMSegmentation's and ours.
 
 Compares MMSegmentation's layer, the formula out of PyTorch's operators (composite)
 and this package's operator with each backend that can run here. The least that an
@@ -41,7 +41,7 @@ PASSES = tuple(PRODUCTS)
 
 
 class Shape(NamedTuple):
-    """Features (B, D, H, W) and K codewords."""
+    """Give the sizes of features (B, D, H, W) and of K codewords."""
     batch: int
     channels: int
     height: int
@@ -56,7 +56,7 @@ QUICK = Shape(2, CHANNELS, 64, 64, CODES)
 
 
 class Operator:
-    """An implementation with random inputs, the same for every contender.
+    """Hold an implementation with random inputs, the same for every contender.
 
     Squared distances are about 1.25 D, so that scales up to 4 / D in size give every
     codeword a part of the assignments, as in a trained network.
@@ -89,7 +89,7 @@ class Operator:
         self.encode = others.get(name, encode)
 
     def forward(self) -> Tensor:
-        """Return the encodings (B, K, D); nothing is kept for a backward pass."""
+        """Return the encodings (B, K, D) without a graph for the backward pass."""
         with harness.forced(self.name), torch.no_grad():
             return self.encode(self.x, self.codewords, self.scale)
 
@@ -104,7 +104,7 @@ class Operator:
 
 
 def contenders(device: torch.device) -> Tuple[str, ...]:
-    """Return the names of what can run on a device."""
+    """Return the contenders on a device."""
     return ('stock', 'composite', *harness.backends('encode', device))
 
 
@@ -172,7 +172,7 @@ def captured(step: Callable, pool) -> Callable:
 
 
 def product(device: torch.device) -> Callable[[], Tensor]:
-    """Return what multiplies two matrices, :data:`PRODUCT`."""
+    """Return a function that multiplies two matrices of sizes :data:`PRODUCT`."""
     rows, inner, columns = PRODUCT
     a = torch.randn(rows, inner, device=device)
     b = torch.randn(inner, columns, device=device)
@@ -181,7 +181,7 @@ def product(device: torch.device) -> Callable[[], Tensor]:
 
 def row_of(shape: Shape, dtype: torch.dtype, names: Tuple[str, ...], times: dict,
            memory: dict, skipped: dict) -> dict:
-    """Return what the result file has of a shape."""
+    """Return the entries of a shape in the result file."""
     batch, channels, height, width, codes = shape
     rate = 2 * math.prod(PRODUCT) / times['product']['median']  # operations per ms
     each = 2 * batch * height * width * codes * channels / rate

@@ -1,7 +1,8 @@
 """Time contenders in turns, and measure memory. Linux only.
 
-Contenders take turns, so that whatever slows a machine down slows all of them. What
-is measured is a ``step``, a function without arguments.
+A contender is an implementation to measure. Contenders take turns, so that other load
+on the machine slows all of them alike. A ``step`` is the function to measure, without
+arguments.
 """
 import os
 import re
@@ -18,7 +19,7 @@ from prettytable import PrettyTable
 from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.ops import backend
 
-# What PyTorch's allocators and C++ say when memory is short.
+# Messages of PyTorch's allocators and of C++ when memory runs out.
 SHORT = ("can't allocate memory", 'not enough memory', 'CUDA out of memory',
          'bad_alloc', 'calculation overflowed', 'multiplication overflow')
 
@@ -30,7 +31,7 @@ class OutOfMemory(Exception):
 
 
 def backends(operator: str, device: torch.device) -> Tuple[str, ...]:
-    """Return the backends that compute an operator there; on a CPU torch alone."""
+    """Return the backends that compute an operator on a device; torch on a CPU."""
     if device.type == 'cpu':  # Triton's interpreter is for tests
         return ('torch', )
     return tuple(name for name in backend.BACKENDS if not backend.unavailable(
@@ -39,7 +40,7 @@ def backends(operator: str, device: torch.device) -> Tuple[str, ...]:
 
 @contextmanager
 def forced(name: str) -> Iterator[None]:
-    """Let a backend compute; leave the choice as it is for other names."""
+    """Force a backend by its environment variable; do nothing for other names."""
     before = os.environ.get(backend.VARIABLE)
     if name in backend.BACKENDS:
         os.environ[backend.VARIABLE] = name
@@ -56,7 +57,7 @@ def forced(name: str) -> Iterator[None]:
 
 
 def seconds(step: Callable, device: torch.device) -> float:
-    """Return the seconds of a step; on a GPU with an L2 cache that holds none of it.
+    """Return the seconds of a step; on a GPU, overwrite the L2 cache before it.
 
     Raises:
         OutOfMemory: when memory is short.
@@ -81,9 +82,9 @@ def interleaved(samplers: Dict[Any, Callable[[], float]], rounds: int,
     """Sample all contenders in every round, every second round in reverse order.
 
     Args:
-        samplers: by contender, what makes a step and returns its seconds.
+        samplers: functions by contender, which run a step and return its seconds.
         rounds: number of samples of each.
-        warm_ups: rounds before these, which do not count.
+        warm_ups: rounds before these, which are not measured.
 
     Returns:
         By contender :func:`spread`, or None where memory was short.
@@ -111,13 +112,13 @@ def spread(samples: List[float]) -> Dict[str, float]:
 
 
 def peak(step: Callable, device: torch.device) -> int:
-    """Return the bytes that a step takes at its peak, over what is there before it.
+    """Return the peak memory of the second call of a step, minus that before it, bytes.
 
-    The step is the second one. What it returns is part of the peak.
+    The peak includes the return value of the step.
 
     Raises:
         OutOfMemory: when memory is short.
-        InputError: where the kernel does not let a process reset its peak.
+        InputError: when Linux does not let a process reset its peak.
     """
     with memory_errors():
         step()
@@ -148,7 +149,7 @@ def process_bytes(key: str) -> int:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn what PyTorch raises when memory is short into OutOfMemory."""
+    """Turn PyTorch's errors for too little memory into OutOfMemory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -160,9 +161,9 @@ def memory_errors() -> Iterator[None]:
 
 @contextmanager
 def memory_limit(device: torch.device) -> Iterator[None]:
-    """Let allocations on a CPU fail that would end the process otherwise.
+    """Limit the address space to the available memory, so that Linux kills no process.
 
-    The limit is what this machine has left; processes started here inherit it.
+    A CPU allocation over the limit raises an error. Child processes inherit the limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if device.type == 'cpu':

@@ -1,4 +1,4 @@
-"""Time and memory of the heads' losses, from logits to their gradients.
+"""Measure time and memory of the heads' losses, from logits to their gradients.
 
 Compares plain cross entropy of enlarged logits, MMSegmentation's head with its OHEM
 and accuracy (stock), and this package's; on a GPU with each backend. Logits have an
@@ -27,14 +27,14 @@ from mmseg.structures.sampler.ohem_pixel_sampler import OHEMPixelSampler
 
 STRIDE = 8  # of the logits
 MARGIN = 4.  # by which the logit of the label is larger
-# Of the heads, whose convolutions do not run.
+# Arguments of the heads; their convolutions do not run.
 CHANNELS = dict(in_channels=8, channels=8)
 THRESHOLD, KEPT = 0.7, 1 / 16  # of OHEM: probability, and least part of the pixels
 ROUNDS = 7
 
 
 class Case(NamedTuple):
-    """Heads of one kind that read one label map."""
+    """Describe heads of one kind and their label map."""
     heads: int
     classes: int
     align_corners: bool
@@ -49,7 +49,7 @@ CASES = dict(
 
 
 class LossStep:
-    """Losses of all heads; a call returns the gradients of their logits.
+    """Compute the losses of all heads and the gradients of their logits.
 
     About half of the pixels are hard, as in the middle of a training.
 
@@ -120,7 +120,7 @@ def head_loss(kind: type, case: Case, ohem: dict) -> Callable[[Tensor, Tensor], 
 
 
 def contenders(device: torch.device) -> List[str]:
-    """Return the names of what can run on a device; on a GPU ours by backend."""
+    """Return the contenders on a device; on a GPU one of ours for each backend."""
     ours = ['ours'] if device.type == 'cpu' else harness.backends(
         'upsampled_cross_entropy', device)
     return ['plain', 'stock', *ours]

@@ -1,4 +1,4 @@
-"""What every benchmark takes on its command line."""
+"""Define the options that every benchmark has."""
 import argparse
 import os
 from pathlib import Path
@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser, rounds: int, name: str) -> No
         help=f'of a CPU; default: {THREADS}')
     parser.add_argument(
         '--rounds', type=between(1, 10_000), metavar='N', default=rounds,
-        help=f'in which the contenders take turns; default: {rounds}')
+        help=f'measured for each contender; default: {rounds}')
     parser.add_argument(
         '--name', type=file_name, help=f'of the result; default: {name}')
     parser.add_argument('--no-memory', action='store_true', help='measure time alone')
 
 
 def between(low: int, high: int) -> Callable[[str], int]:
-    """Return what reads a whole number from ``low`` to ``high``."""
+    """Return a parser of integers from ``low`` to ``high``."""
     def read(text: str) -> int:
         if text.isdecimal() and len(text) <= 10 and low <= int(text) <= high:
             return int(text)
@@ -64,7 +64,7 @@ def numbers(text: str, form: str) -> Tuple[int, ...]:
 
 
 def device(text: str) -> torch.device:
-    """Read a device that is there; a GPU has an index."""
+    """Parse the name of an existing device; return a GPU with its index."""
     count = torch.cuda.device_count()
     there = ['cpu', *(['cuda'] if count else []),
              *(f'cuda:{index}' for index in range(count))]
@@ -83,18 +83,18 @@ def file_name(text: str) -> str:
 
 
 def use(device: torch.device, threads: int) -> None:
-    """Make this process compute on a device, a CPU with so many threads."""
-    if device.type == 'cuda':  # where Triton and events look for it
+    """Select a device for this process, and the number of threads of a CPU."""
+    if device.type == 'cuda':  # Triton and events use the current device
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(threads)
 
 
 def result_file(args: argparse.Namespace, first: str, *words: str) -> Path:
-    """Return the file of --name or of words, once it is sure that it can be written.
+    """Return the result file, named by --name or else by ``first`` and ``words``.
 
     Raises:
-        InputError: when it cannot.
+        InputError: when it cannot be written.
     """
     default: List[str] = [first, *record.device_words(args.device), *words]
     path = record.RESULTS / f'{args.name or "_".join(filter(None, default))}.json'

@@ -23,13 +23,13 @@ from harness import (
 
 from mmseg_encstdc.errors import InputError
 
-# Tensors that malloc maps by themselves go back to the system when they are freed.
+# malloc returns blocks above this size to the system as soon as they are freed.
 MAPPED = {'MALLOC_MMAP_THRESHOLD_': '65536'}
 WARM_UPS = dict(cpu=1, cuda=3)
 
 
 class Contender(NamedTuple):
-    """What to measure in a process of its own.
+    """Describe an implementation to measure in a process of its own.
 
     ``make`` returns the step; both must be picklable. ``environment`` is added to
     the variables of the process.
@@ -39,10 +39,10 @@ class Contender(NamedTuple):
 
 
 class Worker:
-    """Hold a step in a process of its own, which starts at once.
+    """Run a step in a process of its own, which starts at once.
 
     Args:
-        contender: what makes the step, and the variables of the process.
+        contender: makes the step, and has the variables of the process.
         device: where the step computes.
     """
 
@@ -73,7 +73,7 @@ class Worker:
         except (EOFError, ConnectionError) as error:
             self.process.join()
             status = self.process.exitcode
-            if status == -signal.SIGKILL:  # by the kernel, for want of memory
+            if status == -signal.SIGKILL:  # Linux kills it when memory runs out
                 raise OutOfMemory(f'killed by signal {-status}') from error
             raise RuntimeError(
                 f'a measured process ended with status {status}') from error
@@ -92,10 +92,10 @@ class Worker:
 
 def serve(pipe, make: Callable[[], Callable], device: torch.device,
           threads: int) -> None:
-    """Make the step at the first call of :meth:`Worker.call`; answer to the end."""
-    with suppress(OSError):  # where memory runs out, this process goes
+    """Answer the calls of :meth:`Worker.call`; make the step at the first one."""
+    with suppress(OSError):  # Linux then kills this process first
         Path('/proc/self/oom_score_adj').write_text('1000')
-    warnings.simplefilter('ignore')  # of the libraries, which ask nothing of the user
+    warnings.simplefilter('ignore')  # the libraries' warnings need no action
     options.use(device, threads)
     step = None
     with suppress(EOFError):
@@ -115,7 +115,7 @@ def contest(contenders: Dict[str, Contender], device: torch.device, rounds: int,
     """Measure time and memory of contenders, each in processes of its own.
 
     Args:
-        contenders: what to measure, by name.
+        contenders: implementations by name.
         device: where the steps compute.
         rounds: number of steps that are timed.
         with_memory: measure the memory too.

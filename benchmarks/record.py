@@ -70,7 +70,7 @@ def commit() -> str:
 
 
 def git(*words: str) -> Optional[str]:
-    """What git says; None where it cannot."""
+    """Return the output of a git command, or None if it fails."""
     try:
         done = subprocess.run(['git', *words], cwd=Path(__file__).parent,
                               capture_output=True, text=True)
@@ -105,7 +105,7 @@ def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
 
 
 def origin(command: str = '', kind: str = '') -> dict:
-    """What every record says of how it came about."""
+    """Return command, device, versions, commit and date of a measurement."""
     on_gpu = kind != 'cpu' and torch.cuda.is_available()
     return dict(
         command=command or shlex.join(['python', *sys.argv]),

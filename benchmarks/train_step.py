@@ -1,4 +1,4 @@
-"""Time and memory of a training step of MMSegmentation's configs, with the plugin.
+"""Measure a training step of MMSegmentation's configs with and without the plugin.
 
 Each config is trained on one random batch in two processes: MMSegmentation's own
 classes compute in one (stock), this package's in the other (ours). SyncBN is BN, and
@@ -36,7 +36,7 @@ HALF = dict(cuda=torch.float16, cpu=torch.bfloat16)  # of --amp
 
 
 class Trainer:
-    """A network with its optimizer and a batch; a call is a step of training.
+    """Hold a network, its optimizer and a batch; a call is a training step.
 
     Args:
         model: config of the network.
@@ -83,7 +83,7 @@ class Trainer:
 
 
 def check_classes(network: nn.Module, ours: bool, config: str) -> None:
-    """Raise InputError unless classes of this package are there, or none of them."""
+    """Raise InputError unless a network has classes of this package, or has none."""
     parts = [part for module in network.modules()
              for part in (module, getattr(module, 'sampler', None)) if part is not None]
     found = {type(part).__name__ for part in parts

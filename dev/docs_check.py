@@ -21,11 +21,11 @@ must be marked, so that this environment does not change. A new environment find
 packages of this one after its own.
 """
 import argparse
+import functools
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -156,13 +156,14 @@ def unmet(block: Block, root: Path) -> Optional[str]:
     return None
 
 
+@functools.cache
 def has_network() -> bool:
-    """Return whether the package index that pip asks by default can be reached."""
-    try:
-        socket.create_connection(('pypi.org', 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    """Return whether pip reaches the package index that it is configured for."""
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            [sys.executable, '-m', 'pip', 'download', '--timeout', '5',
+             '--retries', '0', '--quiet', '--no-deps', '--dest', folder, 'pip'],
+            capture_output=True).returncode == 0
 
 
 def copy_checkout(root: Path, target: Path, needed: List[str]) -> None:

@@ -57,7 +57,7 @@ Plan plan_of(const Tensor& x, const Tensor& codewords, bool backward) {
   return found->second;
 }
 
-// Whether the kernels take x (B, D, N) and codewords (K, D) on this device.
+// Returns whether the kernels take x (B, D, N) and codewords (K, D) on this device.
 bool supports(const Tensor& x, const Tensor& codewords) {
   return plan_of(x, codewords, false).block_channels &&
          plan_of(x, codewords, true).block_channels;

@@ -1,4 +1,4 @@
-"""What MMSegmentation's configs compute, with or without the plugin's classes.
+"""Compute MMSegmentation's configs with or without the plugin's classes.
 
     MMSEG_ENCSTDC_OVERRIDE=0 python drop_in_run.py OUT.pt CONFIG...
     MMSEG_ENCSTDC_OVERRIDE=1 python drop_in_run.py OUT.pt CONFIG... --given STOCK.pt

@@ -50,7 +50,7 @@ HEAD = {
     'conv.bn': 'convs.0.bn',
     'conv_out': 'conv_seg',
 }
-# What STDCContextPathNet returns, in this order.
+# Outputs of STDCContextPathNet, in order.
 OUTPUTS = ('stride 8', 'context 16', 'context 8', 'fused')
 # Feature -> the authors' head on it. They compute conv_out_sp16 and do not use it.
 AUXILIARY = {

@@ -14,7 +14,7 @@ __all__ = [
     'check_size', 'check_wide_ids', 'is_local', 'unreadable'
 ]
 
-# Where to get the data of a data set type, and its layout on disk.
+# Data set type -> source of the data and layout on disk, for messages.
 SOURCES = {
     'CamVidDataset':
     'CamVid comes with the SegNet tutorial (480 x 360, 11 classes); lay it out as '

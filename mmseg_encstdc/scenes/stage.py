@@ -50,7 +50,7 @@ def locate_pixels(box: Box) -> Tuple[np.ndarray, ...]:
             dy / np.float32(box.bottom - box.vy),
         ]
     )  # (5, H, W)
-    # Of the five planes a ray meets, it shows the nearest to the camera.
+    # A pixel shows the nearest of the five planes that its ray meets.
     near = nearness.max(axis=0)  # (H, W)
     return nearness.argmax(axis=0), dx / near, dy / near, 1 / near
 

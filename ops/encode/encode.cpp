@@ -100,7 +100,8 @@ void divide_tiles(const Shape& shape, const Device& device, bool backward, Plan&
   }
 }
 
-// Whether tiles are copied 16 bytes at a time: rows are dense and 16-byte aligned.
+// Returns whether rows are dense and 16-byte aligned, so that tiles are copied 16 bytes
+// at a time.
 bool in_pieces(const FeatureView& x, int batch, int bytes, bool channels_are_rows) {
   int64_t along = channels_are_rows ? x.feature_stride : x.channel_stride;
   int64_t across = channels_are_rows ? x.channel_stride : x.feature_stride;

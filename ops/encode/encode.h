@@ -32,7 +32,7 @@ struct Arguments {
   float* grad_scale;       // (K), written by the backward pass
 };
 
-// How a launch divides its work: see ops/README.md.
+// Division of a launch's work into blocks; see ops/README.md.
 struct Plan {
   int block_channels;       // channels in shared memory at once; 0: not supported
   int stages;               // tiles of x in shared memory; 2: one is copied ahead

@@ -1,6 +1,7 @@
 """Errors in data are one line that names the file, the cause and the remedy."""
 import numpy as np
 import pytest
+from input_errors import error_of
 from mmcv.transforms import Compose
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
@@ -34,15 +35,6 @@ def read(sample):
     """Read a pair as the checks before training do."""
     dataset = BaseSegDataset(metainfo=dict(classes=tuple('abcd')), lazy_init=True)
     return PairReader(dataset, []).read(sample)
-
-
-def error_of(function, *args, **kwargs):
-    """Return the message, one line, of the InputError that a call raises."""
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert '\n' not in message
-    return message
 
 
 # --- Folders and lists -------------------------------------------------------

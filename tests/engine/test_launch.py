@@ -22,8 +22,8 @@ VARIABLES = {
     'mpi': dict(OMPI_COMM_WORLD_RANK='3', OMPI_COMM_WORLD_SIZE='8'),
 }
 
-# What two processes do: start as tools/train.py does, wrap as the runner does,
-# and train one step, each on images of its own.
+# Two processes start as tools/train.py does, wrap the model as the runner does, and
+# train one step, each on images of its own.
 TRAIN = """
     import sys
     import torch

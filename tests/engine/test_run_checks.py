@@ -4,6 +4,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from input_errors import error_of
 from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 from PIL import Image
@@ -47,15 +48,6 @@ def encnet(root, tmp_path):
     """Return the config of EncNet on a tiny CamVid."""
     write_camvid(tmp_path)
     return on_data(Config.fromfile(root / 'configs/encnet_r18_camvid.py'), tmp_path)
-
-
-def error_of(function, *args, **kwargs):
-    """Return the one line of the InputError that a call raises."""
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert '\n' not in message
-    return message
 
 
 def in_wrappers(dataset):

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 
 IGNORE = 255
 
-# Of the CUDA kernels: largest error over the largest value, against the formula in
-# float64 on the same logits. The gradient is in the type of the logits.
+# Tolerances of the kernels: largest error divided by the largest value, against the
+# formula in float64 on the same logits. The gradient is in the type of the logits.
 VALUES = 1e-6
 GRADIENT = {torch.float32: 1e-5, torch.float16: 6e-4, torch.bfloat16: 5e-3}
 

@@ -5,8 +5,8 @@ from mmseg_encstdc.ops import encode_reference
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)  # as encode.h has them
 
-# Of the CUDA kernels: largest error over the largest value, against the formula
-# in float64 on the same features. The gradient of x is in the type of x.
+# Tolerances of the kernels: largest error divided by the largest value, against the
+# formula in float64 on the same features. The gradient of x is in the type of x.
 # For bfloat16 the assignments and gradients are rounded to bfloat16 too, for float16
 # to tf32.
 FORMULA = {

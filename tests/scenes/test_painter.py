@@ -1,4 +1,4 @@
-"""What the generated Scenes data set promises."""
+"""Test the properties of the generated Scenes data set."""
 
 import hashlib
 import json
@@ -87,7 +87,7 @@ class TestContent:
     def test_poles_and_wires_are_at_most_four_pixels_wide(self, scenes):
         for name in ('pole', 'wire'):
             lines = [mask_of(label, name).astype(np.uint8) for _, label in scenes]
-            # What a 5 x 5 square fits into is wide: only where lines meet.
+            # A line is wide where a 5 x 5 square fits, which is only where lines meet.
             wide = [cv2.erode(line, np.ones((5, 5))) for line in lines]
             assert np.sum([w.sum() for w in wide]) < 0.002 * np.sum(
                 [line.sum() for line in lines]

@@ -109,7 +109,7 @@ class Clock:
 def planned(minutes, clock=None, passed=0, **costs):
     """A plan of networks ``name=(iterations, seconds, fixed)``."""
     clock = clock or Clock()
-    plan = TimePlan(minutes, len(costs), clock)
+    plan = TimePlan(minutes, len(costs), clock=clock)
     clock.now += passed
     for name, cost in costs.items():
         plan.add_cost(name, Cost(*cost))
@@ -171,7 +171,7 @@ def test_time_plan_refuses_less_than_an_iteration_of_each():
 
 
 def test_time_plan_refuses_before_all_networks_are_measured():
-    plan = TimePlan(0.1, 2, Clock())
+    plan = TimePlan(0.1, 2, clock=Clock())
     with pytest.raises(InputError, match='give at least 0.4$'):  # 22 s / 0.92
         plan.add_cost('a', Cost(200, 1., 10))
 
@@ -200,7 +200,7 @@ def test_demo_says_which_schedules_it_shortens(monkeypatch, tmp_path, capsys):
     drawn = []
     monkeypatch.setattr(tool, 'draw', lambda data, predictions, path:
                         drawn.append((path.name, clock.now - 1000)))
-    plan = TimePlan(8, 3, clock)
+    plan = TimePlan(8, 3, clock=clock)
     for name, whole in zip(tool.NETWORKS, (40, 400, 400)):
         plan.add_cost(name, Cost(whole, 1., 0.))
     results = tool.compare(plan, tmp_path, tmp_path)
@@ -213,3 +213,15 @@ def test_demo_says_which_schedules_it_shortens(monkeypatch, tmp_path, capsys):
     (first, when), (last, _) = drawn
     assert (first, last) == ('first_picture.png', 'comparison.png')
     assert when < 160
+
+
+def test_time_plan_extends_only_if_it_may():
+    slow = Cost(iterations=200, seconds=6., fixed=30.)
+    plan = TimePlan(1, 2, may_extend=True, clock=Clock())
+    plan.add_cost('first', slow)
+    plan.add_cost('second', slow)
+    # A twentieth of 200 iterations of 6 s and 30 s more, twice; 8 % in reserve.
+    assert plan.minutes == pytest.approx(2 * (10 * 6 + 30) / 0.92 / 60)
+    assert plan.start('first') >= 1
+    with pytest.raises(InputError, match='too short'):
+        TimePlan(1, 2, clock=Clock()).add_cost('first', Cost(200, 60., 30.))

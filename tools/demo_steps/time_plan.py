@@ -7,6 +7,7 @@ from mmseg_encstdc.errors import InputError
 
 RESERVE = 0.08  # of the time: pictures, and a machine that becomes slower
 FIRST_PICTURE = 1 / 3  # of the time, at the latest
+LEAST_PART = 0.05  # of each schedule, below which the time is extended
 
 
 class Cost(NamedTuple):
@@ -25,18 +26,20 @@ class TimePlan:
     Args:
         minutes: from now to the end of the last evaluation.
         networks: how many there are.
+        may_extend: give a slow machine more minutes, instead of raising an error.
         clock: seconds that have passed since any fixed moment.
 
     Raises:
         InputError: when ``minutes`` is not above 0.
     """
 
-    def __init__(self, minutes: float, networks: int,
+    def __init__(self, minutes: float, networks: int, may_extend: bool = False,
                  clock: Callable[[], float] = time.monotonic):
         if not minutes > 0:  # nan included
             raise InputError(f'--minutes must be above 0, got {minutes:g}')
         self.minutes = minutes
         self.networks = networks
+        self.may_extend = may_extend
         self.clock = clock
         self.started = clock()
         self.costs: Dict[str, Cost] = {}  # of the networks not yet finished
@@ -52,18 +55,27 @@ class TimePlan:
 
         Raises:
             InputError: when the time is too short for one iteration of each
-                network so far. The least number that it states counts the
-                networks that are not measured like those that are.
+                network so far and must not be extended. The least number that it
+                states counts the networks that are not measured like those that are.
         """
         self.costs[name] = cost
+        if self.may_extend:
+            self.minutes = max(self.minutes, self._least_minutes(LEAST_PART))
+            return
         needed = sum(c.seconds + c.fixed for c in self.costs.values())
         if needed > self.seconds_until(1 - RESERVE):
-            seconds = (self.clock() - self.started + needed) * (
-                self.networks / len(self.costs)) / (1 - RESERVE)
             raise InputError(
                 f'--minutes {self.minutes:g} is too short for one iteration of '
                 'each network on this machine; give at least '
-                f'{math.ceil(seconds / 6) / 10:g}')
+                f'{math.ceil(10 * self._least_minutes(0)) / 10:g}')
+
+    def _least_minutes(self, part: float) -> float:
+        """Return the minutes for a part of each schedule, at least an iteration."""
+        needed = sum(max(1, part * c.iterations) * c.seconds + c.fixed
+                     for c in self.costs.values())
+        seconds = (self.clock() - self.started + needed) * (
+            self.networks / len(self.costs)) / (1 - RESERVE)
+        return seconds / 60
 
     def start(self, name: str) -> int:
         """Return the number of iterations that a network may train for."""

@@ -1,5 +1,5 @@
-# What every segmentation network here shares: ImageNet's statistics, and
-# evaluation of whole images.
+# All segmentation networks normalise with ImageNet's statistics and are evaluated on
+# whole images.
 model = dict(
     type='ChipEncoderDecoder',
     data_preprocessor=dict(
