@@ -15,8 +15,10 @@ try:
         build_runner,
         check_fits,
         check_writable,
+        naming,
         read_checkpoint,
         stop_processes,
+        try_run,
         use_mode,
     )
     from mmseg_encstdc.errors import InputError, one_line_errors
@@ -61,9 +63,10 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
     if args.out:
         write_predictions(cfg.test_evaluator, args.out)
     if args.show_dir:
-        if 'visualization' not in cfg.default_hooks:
-            raise InputError('--show-dir needs default_hooks.visualization in the '
-                             'config')
+        if 'visualization' not in (cfg.get('default_hooks') or {}) or not cfg.get(
+                'visualizer'):
+            raise InputError('--show-dir needs default_hooks.visualization and '
+                             'visualizer in the config')
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
 
@@ -82,8 +85,10 @@ def write_predictions(evaluator: Union[dict, List[dict]], folder: str) -> None:
 def test(args: argparse.Namespace) -> None:
     """Evaluate the checkpoint on the config's test set."""
     cfg = load_run_config(args, ['test_dataloader'])
-    apply_options(args, cfg)
-    runner = build_runner(cfg)
+    with naming(cfg, 'config'):
+        apply_options(args, cfg)
+    try_run(cfg, ['test'])
+    runner = build_runner(cfg, training=False)
     check_fits(runner.model, args.checkpoint)
     runner.test()
 

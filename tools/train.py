@@ -16,9 +16,12 @@ try:
         ForgetForeignBest,
         build_runner,
         check_fits,
+        naming,
+        naming_checkpoint,
         read_checkpoint,
         stop_processes,
         stretch_schedule,
+        try_training,
     )
     from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
@@ -41,6 +44,9 @@ def parse_args() -> argparse.Namespace:
         '--max-iters', type=int,
         help='length of a schedule in iterations; warm-up, decay and intervals '
         'scale with it')
+    parser.add_argument(
+        '--dry-run', action='store_true',
+        help='check config and data, try one batch of each set, and stop')
     return parser.parse_args()
 
 
@@ -78,15 +84,21 @@ def use_amp(cfg: Config) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
     cfg = load_run_config(
-        args, ['train_dataloader', 'val_dataloader'], training=True)
-    apply_options(args, cfg)
-    runner = build_runner(cfg)
-    if args.resume:
-        path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-        if path:
-            check_fits(runner.model, path)
-        runner.register_hook(ForgetForeignBest())
-    runner.train()
+        args, ['train_dataloader', 'val_dataloader'], training=True, dry=args.dry_run)
+    with naming(cfg, 'config'):
+        apply_options(args, cfg)
+    tried = try_training(cfg)
+    if args.dry_run:
+        print(f'{args.config} is sound: {tried}')
+        return
+    with naming_checkpoint(cfg.work_dir):
+        runner = build_runner(cfg)
+        if args.resume:
+            path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
+            if path:
+                check_fits(runner.model, path)
+            runner.register_hook(ForgetForeignBest())
+        runner.train()
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """Prepare and check a run of MMEngine's runner."""
 from .checkpoints import check_fits, read_checkpoint
+from .config_errors import naming
 from .configs import build_runner, datasets_of, load_config, use_mode
 from .hooks import ForgetForeignBest
+from .interrupts import naming_checkpoint
 from .launch import (
     CPUDistributedDataParallel,
     check_writable,
@@ -11,11 +13,12 @@ from .launch import (
 )
 from .run_checks import check_config, check_data
 from .schedules import ExponentialWarmup, stretch_schedule
+from .trial_run import try_run, try_training
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
     'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_writable', 'datasets_of', 'load_config', 'prepare_run',
-    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
-    'use_mode'
+    'check_writable', 'datasets_of', 'load_config', 'naming', 'naming_checkpoint',
+    'prepare_run', 'read_checkpoint', 'start_processes', 'stop_processes',
+    'stretch_schedule', 'try_run', 'try_training', 'use_mode'
 ]
