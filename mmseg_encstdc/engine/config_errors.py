@@ -7,20 +7,23 @@ from contextlib import contextmanager
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config
-from mmengine.registry import Registry
-from mmseg.registry import MODELS
+from mmengine.registry import Registry, root
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
 
 __all__ = ['close_match', 'describe', 'naming']
 
-NOT_REGISTERED = re.compile(r"(?:Cannot find (\S+) in registry|(\S+) is not in the "
-                            r'\S+ registry)')
+NOT_REGISTERED = re.compile(r'Cannot find (\S+) in registry|(\S+) is not in the .+ '
+                            'registry|None is not a callable|argument must be callable')
 UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword "
                         r"argument '(\w+)'")
 MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: '
                      "(.+)")
+UNLABELLED = (
+    'the data set has no labels; give data_prefix.seg_map_path, or write predictions '
+    'alone: no LoadAnnotations in the pipeline, and test_evaluator=dict('
+    "type='ConfusionMetric', format_only=True, output_dir=FOLDER)")
 # Part of a library's message -> what to do.
 REMEDIES = {
     'AmpOptimizerWrapper': 'mixed precision needs a GPU; set optim_wrapper.type to '
@@ -32,6 +35,8 @@ REMEDIES = {
                                'palette; give each the same metainfo',
     'should be specified when testing': 'give metainfo=dict(classes=[...])',
     'out of memory': 'lower batch_size or the crop size',
+    'seg_map_path': UNLABELLED,
+    'gt_sem_seg': UNLABELLED,
     'Cannot infer the rule': "give rule='greater' or 'less'",
 }
 LONGEST = 100  # characters of a value in a message
@@ -87,14 +92,34 @@ def close_match(name: str, names: Iterable[str]) -> str:
 
 def _unregistered(match: re.Match, cfg: Config, where: str, value: object,
                   registry: Optional[Registry]) -> str:
-    name = (match[1] or match[2]).strip('"\'')
-    found = _search(_value(cfg, where.split('.')[0]), where.split('.')[0],
-                    lambda node: node == name)
+    name = (match[1] or match[2] or '').strip('"\'')
+    top = re.split(r'[.\[]', where)[0]
+    if name in ('', 'None'):  # the library asked its registry without a look
+        found = [f'{key}.type' for key in _search(value, where, _unknown)]
+        name = _value(cfg, found[0]) if found else name
+    else:
+        found = _search(_value(cfg, top), top, lambda node: node == name)
     key = next((path for path in found if path.startswith(where)),
                found[0] if found else f'{where}.type')
-    known = close_match(name, _registered(registry or MODELS))
+    known = close_match(name, _registered(registry) if registry and registry.name !=
+                        'model' else _all_registered())
     return (f'{key} {name} is not registered'
             f'{known or "; is its custom_imports line there?"}')
+
+
+def _unknown(node: object) -> bool:
+    """Return whether a value is a dict of a type that no registry has."""
+    return (isinstance(node, dict) and isinstance(node.get('type'), str)
+            and node['type'].rpartition('.')[2] not in _all_registered())
+
+
+def _all_registered() -> Dict[str, Callable]:
+    """Return what all registries of MMEngine and their children have, by name."""
+    found = {}
+    for registry in vars(root).values():
+        if isinstance(registry, Registry):
+            found.update(_registered(registry))
+    return found
 
 
 def _registered(registry: Registry) -> Dict[str, Callable]:
@@ -113,14 +138,17 @@ def _unexpected(match: re.Match, cfg: Config, where: str, value: object,
                 registry: Optional[Registry]) -> str:
     owner, argument = match.groups()
     if not (isinstance(value, dict) and argument in value):
-        found = _search(value, where, lambda node: isinstance(node, dict)
-                        and argument in node)
+        def has(node):
+            return isinstance(node, dict) and argument in node
+        found = _search(value, where, has) or [
+            key.lstrip('.') for key in _search(dict(cfg.items()), '', has)]
         where, value = (found[0], _value(cfg, found[0])) if found else (where, value)
     kind = value.get('type', owner) if isinstance(value, dict) else owner
     if owner == 'DataLoader':
         kind = DataLoader
-    elif registry and isinstance(kind, str):
-        kind = _registered(registry).get(kind.rpartition('.')[2], kind)
+    elif isinstance(kind, str):
+        kind = (_registered(registry) if registry else _all_registered()).get(
+            kind.rpartition('.')[2], kind)
     names = _arguments(kind)
     accepted = f'; it has {", ".join(names)}' if names else ''
     name = getattr(kind, '__name__', kind)
@@ -198,8 +226,14 @@ def _path(cfg: Config, key: str, part: object) -> Optional[str]:
     equal = _search(node, key, lambda other: isinstance(other, dict) and other == part)
     alike = _search(node, key, lambda other: isinstance(other, dict)
                     and other.get('type') == part.get('type') is not None)
-    found = equal or alike
-    return found[0].lstrip('.') if found else None
+    if equal or not alike:
+        return equal[0].lstrip('.') if equal else None
+
+    def shared(path):  # a library adds arguments before it builds
+        other = _value(cfg, path.lstrip('.'))
+        return sum(name in part and part[name] == other[name] for name in other)
+
+    return max(alike, key=shared).lstrip('.')
 
 
 def _search(node: object, key: str, wanted: Callable) -> List[str]:

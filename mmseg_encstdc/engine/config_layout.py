@@ -21,6 +21,9 @@ GROUPS = dict(
     train=('train_dataloader', 'train_cfg', 'optim_wrapper'),
     val=('val_dataloader', 'val_cfg', 'val_evaluator'),
     test=('test_dataloader', 'test_cfg', 'test_evaluator'))
+# Keys that MMEngine reads of a part; it ignores others.
+READ = dict(env_cfg=('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+            auto_scale_lr=('enable', 'base_batch_size'))
 # Keys that MMEngine's default constructor reads; it ignores others.
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
              'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
@@ -44,6 +47,12 @@ def check_layout(cfg: Config, stages: Sequence[str]) -> None:
     _check_spelling(cfg)
     _check_groups(cfg, stages)
     _check_part(cfg.model, 'model', None)
+    std = (cfg.model.get('data_preprocessor') or {}).get('std') or []
+    if isinstance(std, (list, tuple)) and 0 in std:
+        raise InputError(f'model.data_preprocessor.std is {std}; give numbers above 0')
+    for key, names in READ.items():
+        if cfg.get(key) is not None:
+            _check_names(cfg[key], key, names)
     for stage in stages:
         if cfg.get(f'{stage}_dataloader') is not None:
             _check_loader(cfg[f'{stage}_dataloader'], f'{stage}_dataloader')
@@ -55,6 +64,10 @@ def check_layout(cfg: Config, stages: Sequence[str]) -> None:
     for name, hook in hooks.items():
         if hook is not None:
             _check_part(hook, f'default_hooks.{name}', None)
+            for count in ('interval', 'max_keep_ckpts'):  # read after some iterations
+                if hook.get(count) is not None:
+                    _check_kind(hook[count], f'default_hooks.{name}.{count}', int,
+                                'a whole number')
     custom = _check_kind(cfg.get('custom_hooks') or [], 'custom_hooks', (list, tuple),
                          'a list of hooks')
     for i, hook in enumerate(custom):
@@ -161,8 +174,13 @@ def _check_training(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper
     _check_part(wrapper, 'optim_wrapper', None)
     if 'constructor' not in wrapper:
-        _check_names(wrapper.get('paramwise_cfg') or {}, 'optim_wrapper.paramwise_cfg',
-                     PARAMWISE)
+        key = 'optim_wrapper.paramwise_cfg'
+        paramwise = wrapper.get('paramwise_cfg') or {}
+        _check_names(paramwise, key, PARAMWISE)
+        custom = paramwise.get('custom_keys') or {}
+        for name, part in _check_kind(custom, f'{key}.custom_keys', dict,
+                                      'a dict').items():
+            _check_names(part, f'{key}.custom_keys.{name}', ('lr_mult', 'decay_mult'))
     schedulers = cfg.get('param_scheduler') or []
     _check_kind(schedulers, 'param_scheduler', (dict, list, tuple),
                 'a list of schedulers')

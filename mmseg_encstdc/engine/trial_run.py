@@ -2,13 +2,14 @@
 import copy
 import gc
 import os
+import sys
 import tempfile
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_world_size
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.model import is_model_wrapper
@@ -16,7 +17,6 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..compat import info
 from ..compat.trial import note_failures, unchanged_state
 from ..errors import InputError
 from .config_errors import naming
@@ -156,7 +156,9 @@ def try_training(cfg: Config) -> str:
                 try_run(cfg, ['test'])
                 stages.append('test')
         except InputError as error:
-            info(f'the test set, which training does not need, cannot be used: {error}')
+            if get_rank() == 0:
+                print('warning: the test set, which training does not need, cannot be '
+                      f'used: {error}', file=sys.stderr)
     return f'one batch of {", ".join(stages)} passed pipeline, model, loss and metric'
 
 
@@ -241,6 +243,7 @@ def _try_training(runner: TrialRunner, cfg: Config, hooks: List[Hook]) -> None:
                     hook.before_run(runner)
         check_saving(cfg)
     with _agreed():
+        check_various_sizes(loader, model)
         batch = _first_batch(cfg, 'train_dataloader', loader)
     with _agreed():
         with naming(cfg, 'model', _modules(model)):
@@ -249,7 +252,6 @@ def _try_training(runner: TrialRunner, cfg: Config, hooks: List[Hook]) -> None:
             model.train()
             model.train_step(batch, optim_wrapper=runner.optim_wrapper)
         _step_schedulers(runner, cfg)
-        check_various_sizes(loader, model)
         check_last_batch(loader, model, runner.optim_wrapper,
                          runner.train_loop.max_iters)
 
