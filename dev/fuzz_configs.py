@@ -115,7 +115,7 @@ def mutate(cfg: Config, rng: random.Random) -> Tuple[str, str, object]:
     value = {'misspelt': old, 'missing': None,
              'misspelt name': typo(old, rng) if isinstance(old, str) else None,
              'type': rng.choice([v for v in VALUES if type(v) is not type(old)]),
-             'range': rng.choice((-1, 0, 1e9, -old if number else 0))}[kind]
+             'range': rng.choice([v for v in (-1, 0, 1e9) if v != old])}[kind]
     if kind in ('misspelt', 'missing'):
         node.pop(key)
     if kind != 'missing':
@@ -127,8 +127,9 @@ def mutate(cfg: Config, rng: random.Random) -> Tuple[str, str, object]:
 def typo(word: str, rng: random.Random) -> str:
     """Drop, double or exchange a letter."""
     i = rng.randrange(max(len(word) - 1, 1))
-    return rng.choice((word[:i] + word[i + 1:], word[:i + 1] + word[i:],
-                       word[:i] + word[i + 1:i + 2] + word[i:i + 1] + word[i + 2:]))
+    changed = rng.choice((word[:i] + word[i + 1:], word[:i + 1] + word[i:],
+                          word[:i] + word[i + 1:i + 2] + word[i:i + 1] + word[i + 2:]))
+    return changed if changed != word else word + 'x'
 
 
 def execute(how: str, config: Path, folder: Path) -> Tuple[str, str]:

@@ -5,15 +5,14 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import TestLoop, ValLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -30,73 +29,14 @@ from .trial_checks import (
     check_sizes,
     check_various_sizes,
 )
+from .trial_runner import TrialRunner, modules_of, transforms_of
 
 __all__ = ['try_run', 'try_training']
 
-# Methods of the runner, and the key of the config that each reads.
-KEYS = dict(
-    setup_env='env_cfg', set_randomness='randomness', build_logger='log_level',
-    build_log_processor='log_processor', build_model='model',
-    wrap_model='model_wrapper_cfg', build_visualizer='visualizer',
-    register_default_hooks='default_hooks', register_custom_hooks='custom_hooks',
-    build_train_loop='train_cfg', build_val_loop='val_cfg',
-    build_test_loop='test_cfg', build_optim_wrapper='optim_wrapper',
-    scale_lr='auto_scale_lr', build_param_scheduler='param_scheduler')
 # Metrics of this package and of MMSegmentation that can be computed on one batch.
 # CityscapesMetric, for one, needs the whole set.
 COMPUTED = ('ClassAccuracy', 'ConfusionMetric', 'IoUMetric', 'PairAccuracy')
 OUTPUTS = ('output_dir', 'outfile_prefix')  # arguments of metrics that write files
-
-
-class TrialRunner(Runner):
-    """Build parts as MMEngine's runner does; an error names the key of the config.
-
-    It writes no log, loads in the calling process, and starts no visualization
-    backend. ``stage`` is 'train', 'val' or 'test', whose parts are built.
-    """
-    stage = 'train'
-
-    def _log_env(self, env_cfg: dict) -> None:
-        """Skip the report of the environment, which takes seconds."""
-
-    def dump_config(self) -> None:
-        """Write no config."""
-
-    def build_logger(self, *args, **kwargs):
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            handler.setLevel('CRITICAL')
-        return logger
-
-    def build_visualizer(self, *args, **kwargs):
-        visualizer = super().build_visualizer(*args, **kwargs)
-        visualizer._vis_backends = {}  # they would open a log of their own
-        return visualizer
-
-    def build_dataloader(self, dataloader: dict, *args, **kwargs) -> DataLoader:
-        with naming(self.cfg, f'{self.stage}_dataloader'):
-            loader = Runner.build_dataloader(dataloader, *args, **kwargs)
-        loader.num_workers, loader.timeout = 0, 0
-        return loader
-
-    def build_evaluator(self, evaluator: object) -> Evaluator:
-        with naming(self.cfg, f'{self.stage}_evaluator'):
-            return super().build_evaluator(evaluator)
-
-
-def _name_errors(method: str, key: str) -> None:
-    """Let a method of TrialRunner name its key in errors."""
-    stock = getattr(TrialRunner, method)
-
-    def build(self, *args, **kwargs):
-        with naming(self.cfg, key):
-            return stock(self, *args, **kwargs)
-
-    setattr(TrialRunner, method, build)
-
-
-for _method, _key in KEYS.items():
-    _name_errors(_method, _key)
 
 
 def try_run(cfg: Config, stages: Sequence[str]) -> None:
@@ -246,7 +186,7 @@ def _try_training(runner: TrialRunner, cfg: Config, hooks: List[Hook]) -> None:
         check_various_sizes(loader, model)
         batch = _first_batch(cfg, 'train_dataloader', loader)
     with _agreed():
-        with naming(cfg, 'model', _modules(model)):
+        with naming(cfg, 'model', modules_of(model)):
             runner.optim_wrapper.initialize_count_status(
                 model, 0, runner.train_loop.max_iters)
             model.train()
@@ -285,7 +225,7 @@ def _try_evaluation(runner: TrialRunner, stage: str) -> Dict[str, float]:
         check_sizes(key, loop.dataloader, _unwrapped(runner.model))
     metrics = loop.evaluator.metrics
     several = isinstance(cfg.get(f'{stage}_evaluator'), (list, tuple))
-    objects = [*_modules(_unwrapped(runner.model)), *(
+    objects = [*modules_of(_unwrapped(runner.model)), *(
         (f'{stage}_evaluator[{i}]' if several else f'{stage}_evaluator', metric)
         for i, metric in enumerate(metrics))]
     advice = _advice(loop.dataloader.dataset, stage)
@@ -308,30 +248,11 @@ def _advice(dataset: object, stage: str) -> str:
 
 def _first_batch(cfg: Config, key: str, loader: DataLoader) -> dict:
     """Return the first batch of a loader."""
-    with naming(cfg, key, _transforms(loader.dataset, f'{key}.dataset')):
+    with naming(cfg, key, transforms_of(loader.dataset, f'{key}.dataset')):
         for batch in loader:
             return batch
     raise InputError(f'{key} has no batch: its data set of {len(loader.dataset)} '
                      'images is smaller than batch_size, or empty; lower batch_size')
-
-
-def _transforms(dataset: object, key: str) -> Iterator[Tuple[str, object]]:
-    """Yield the key and each transform of a data set, also inside wrappers."""
-    for i, child in enumerate(getattr(dataset, 'datasets', [])):
-        yield from _transforms(child, f'{key}.datasets[{i}]')
-    if hasattr(dataset, 'dataset'):
-        yield from _transforms(dataset.dataset, f'{key}.dataset')
-    pipeline = getattr(dataset, 'pipeline', None)
-    for i, transform in enumerate(getattr(pipeline, 'transforms', [])):
-        yield f'{key}.pipeline[{i}]', transform
-
-
-def _modules(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
-    """Yield the key and each module of a model, 'model.auxiliary_head[0]'."""
-    for name, module in model.named_modules():
-        key = ''.join(f'[{word}]' if word.isdigit() else f'.{word}'
-                      for word in name.split('.') if word)
-        yield f'model{key}', module
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

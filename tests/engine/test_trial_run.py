@@ -3,6 +3,7 @@ import copy
 import random
 from pathlib import Path
 
+import mmseg
 import numpy as np
 import pytest
 import torch
@@ -388,3 +389,43 @@ def test_try_run_writes_nothing(cfg, tmp_path):
     prepare_run(cfg, LOADERS, training=True, keep_folder=False)
     try_training(cfg)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- MMSegmentation's own configs -----------------------------------------------------
+
+
+def write_cityscapes(folder):
+    """Write two images of each split in Cityscapes' layout."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for i in range(2):
+            for kind, end, size in (('leftImg8bit', 'leftImg8bit', (64, 96, 3)),
+                                    ('gtFine', 'gtFine_labelTrainIds', (64, 96))):
+                file = folder / kind / split / f'{i}_{end}.png'
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 19, size, np.uint8)).save(file)
+
+
+@pytest.mark.parametrize('name', [
+    'stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
+    'fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py'])
+def test_try_training_accepts_stock_config(tmp_path, name):
+    folder = Path(mmseg.__file__).parent / '.mim/configs'
+    if not folder.is_dir():
+        pytest.skip('mmsegmentation is installed without its configs')
+    write_cityscapes(tmp_path / 'data')
+    cfg = Config.fromfile(folder / name)
+    cfg.work_dir = str(tmp_path / 'work')
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.num_workers = 0
+        loader.dataset.data_root = str(tmp_path / 'data')
+    cfg.train_dataloader.batch_size = 2
+    for step in cfg.train_dataloader.dataset.pipeline:
+        if 'crop_size' in step:
+            step.crop_size = (64, 64)
+        if 'scale' in step:
+            step.scale = (96, 64)
+    cfg.val_dataloader.dataset.pipeline[1].scale = (96, 64)
+    cfg.model.data_preprocessor.size = (64, 64)
+    assert 'train, val' in check(cfg)
