@@ -87,7 +87,7 @@ def transforms_of(dataset: object, key: str) -> Iterator[Tuple[str, object]]:
 
 def modules_of(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
     """Yield the key and each module of a model, 'model.auxiliary_head[0]'."""
-    for name, module in model.namedmodules_of():
+    for name, module in model.named_modules():
         key = ''.join(f'[{word}]' if word.isdigit() else f'.{word}'
                       for word in name.split('.') if word)
         yield f'model{key}', module
