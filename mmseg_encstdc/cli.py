@@ -34,22 +34,24 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_run_config(args: argparse.Namespace, loaders: List[str],
-                    training: bool = False) -> Config:
+                    training: bool = False, dry: bool = False) -> Config:
     """Read the config that the common arguments name, and prepare a run of it.
 
     Args:
         args: values of :func:`add_common_arguments`.
         loaders: keys of the data loaders that will be used.
         training: also check what only training needs.
+        dry: leave no work dir behind.
 
     Raises:
         InputError: see :func:`prepare_run`.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options,
+                      'train_dataloader' if training else 'test_dataloader')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
-    prepare_run(cfg, loaders, args.launcher, training)
+    prepare_run(cfg, loaders, args.launcher, training, not dry)
     return cfg
 
 

@@ -44,10 +44,14 @@ def one_line_errors() -> Iterator[None]:
     """End the program with the one line of an InputError.
 
     An error of a data worker arrives as its traceback, whose last line is the
-    message. MMSEG_ENCSTDC_TRACEBACK=1 raises the error itself.
+    message. MMSEG_ENCSTDC_TRACEBACK=1 raises the error itself. Ctrl-C ends with exit
+    code 130.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
     except InputError as error:
         if os.environ.get('MMSEG_ENCSTDC_TRACEBACK') == '1':
             raise

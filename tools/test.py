@@ -17,9 +17,11 @@ try:
         check_trained_classes,
         check_writable,
         input_format,
+        naming,
         raw_ids_of,
         read_checkpoint,
         stop_processes,
+        try_run,
         use_mode,
     )
     from mmseg_encstdc.errors import InputError, one_line_errors
@@ -81,9 +83,10 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
     elif args.raw_ids:
         raise InputError('--raw-ids needs --out, the folder to write to')
     if args.show_dir:
-        if 'visualization' not in cfg.default_hooks:
-            raise InputError('--show-dir needs default_hooks.visualization in the '
-                             'config')
+        if 'visualization' not in (cfg.get('default_hooks') or {}) or not cfg.get(
+                'visualizer'):
+            raise InputError('--show-dir needs default_hooks.visualization and '
+                             'visualizer in the config')
         check_shows(cfg)
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
@@ -118,8 +121,10 @@ def check_shows(cfg: Config) -> None:
 def test(args: argparse.Namespace) -> None:
     """Evaluate the checkpoint on the config's test set."""
     cfg = load_run_config(args, ['test_dataloader'])
-    apply_options(args, cfg)
-    runner = build_runner(cfg)
+    with naming(cfg, 'config'):
+        apply_options(args, cfg)
+    try_run(cfg, ['test'])
+    runner = build_runner(cfg, training=False)
     check_fits(runner.model, args.checkpoint)
     runner.test()
 

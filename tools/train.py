@@ -17,9 +17,12 @@ try:
         SelectFitting,
         build_runner,
         check_fits,
+        naming,
+        naming_checkpoint,
         read_checkpoint,
         stop_processes,
         stretch_schedule,
+        try_training,
     )
     from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
@@ -42,6 +45,9 @@ def parse_args() -> argparse.Namespace:
         '--max-iters', type=int,
         help='length of a schedule in iterations; warm-up, decay and intervals '
         'scale with it')
+    parser.add_argument(
+        '--dry-run', action='store_true',
+        help='check config and data, try one batch of each set, and stop')
     return parser.parse_args()
 
 
@@ -79,17 +85,23 @@ def use_amp(cfg: Config) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
     cfg = load_run_config(
-        args, ['train_dataloader', 'val_dataloader'], training=True)
-    apply_options(args, cfg)
-    runner = build_runner(cfg)
-    if args.resume:
-        path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-        if path:
-            check_fits(runner.model, path)
-        runner.register_hook(ForgetForeignBest())
-    elif cfg.get('load_from') and not cfg.get('resume'):
-        runner.register_hook(SelectFitting())
-    runner.train()
+        args, ['train_dataloader', 'val_dataloader'], training=True, dry=args.dry_run)
+    with naming(cfg, 'config'):
+        apply_options(args, cfg)
+    tried = try_training(cfg)
+    if args.dry_run:
+        print(f'{args.config} is sound: {tried}')
+        return
+    with naming_checkpoint(cfg.work_dir):
+        runner = build_runner(cfg)
+        if args.resume:
+            path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
+            if path:
+                check_fits(runner.model, path)
+            runner.register_hook(ForgetForeignBest())
+        elif cfg.get('load_from') and not cfg.get('resume'):
+            runner.register_hook(SelectFitting())
+        runner.train()
 
 
 def main() -> None:

@@ -2,9 +2,11 @@
 from .agreement_checks import check_trained_classes
 from .channel_checks import input_format
 from .checkpoints import check_fits, read_checkpoint
+from .config_errors import naming
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
 from .data_checks import check_data
 from .hooks import ForgetForeignBest, SelectFitting
+from .interrupts import naming_checkpoint
 from .launch import (
     CPUDistributedDataParallel,
     check_writable,
@@ -14,11 +16,13 @@ from .launch import (
 )
 from .run_checks import check_config
 from .schedules import ExponentialWarmup, stretch_schedule
+from .trial_run import try_run, try_training
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
     'SelectFitting', 'build_runner', 'check_config', 'check_data', 'check_fits',
     'check_trained_classes', 'check_writable', 'datasets_of', 'input_format',
-    'load_config', 'prepare_run', 'raw_ids_of', 'read_checkpoint', 'start_processes',
-    'stop_processes', 'stretch_schedule', 'use_mode'
+    'load_config', 'naming', 'naming_checkpoint', 'prepare_run', 'raw_ids_of',
+    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
+    'try_run', 'try_training', 'use_mode'
 ]

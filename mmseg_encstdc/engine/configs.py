@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
 from ..compat.data import metainfo_without_files
+from ..compat.trial import forget_training
 from ..errors import InputError, as_input_error
 from ..evaluation.label_ids import raw_ids
 
@@ -21,12 +22,18 @@ CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
                  KeyError, OSError, SyntaxError, TypeError, ValueError)
 
 
-def load_config(path: str, options: Optional[dict] = None) -> Config:
+def load_config(path: str, options: Optional[dict] = None,
+                loader: str = 'test_dataloader') -> Config:
     """Read a config file and merge overrides into it.
+
+    Args:
+        path: of the file.
+        options: overrides by key, with dots.
+        loader: key of the data loader that is needed.
 
     Raises:
         InputError: when the file does not exist, cannot be read, or has no model
-            or test_dataloader, and when an override does not apply.
+            or loader, and when an override does not apply.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist; those of this '
@@ -35,21 +42,28 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
         config = Config.fromfile(path)
     with as_input_error('--cfg-options', CONFIG_ERRORS):
         config.merge_from_dict(options or {})
-    for key in ('model', 'test_dataloader'):
+    for key in ('model', loader):
         if not isinstance(config.get(key), dict):
             raise InputError(f'config {path} has no {key}; give a whole '
                              'experiment, not one of its bases')
     return config
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, training: bool = True) -> Runner:
     """Build MMEngine's runner of a config.
+
+    Args:
+        cfg: a whole experiment.
+        training: False for a runner that evaluates, which needs no training set.
 
     Raises:
         InputError: when a part of the config cannot be built.
     """
     with as_input_error(f'config of {cfg.work_dir}', CONFIG_ERRORS):
-        return Runner.from_cfg(cfg)
+        runner = Runner.from_cfg(cfg)
+    if not training:
+        forget_training(runner)
+    return runner
 
 
 def use_mode(cfg: Config, mode: str) -> None:

@@ -14,7 +14,10 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from torch import nn
 
 from .. import compat
+from ..compat.trial import note_failures
 from ..errors import InputError, as_input_error
+from .config_errors import naming
+from .config_layout import check_layout, drop_removed_hooks, give_rules
 from .configs import bind_classes
 from .data_checks import check_data
 from .run_checks import check_config
@@ -26,7 +29,7 @@ __all__ = [
 
 
 def prepare_run(cfg: Config, loaders: List[str], launcher: str = 'none',
-                training: bool = False) -> None:
+                training: bool = False, keep_folder: bool = True) -> None:
     """Start the processes of a run and check its config and its data.
 
     Args:
@@ -34,30 +37,47 @@ def prepare_run(cfg: Config, loaders: List[str], launcher: str = 'none',
         loaders: keys of the data loaders that will be used.
         launcher: see :func:`start_processes`.
         training: also check what only training needs.
+        keep_folder: leave the work dir; otherwise, remove it if it is new.
 
     Raises:
         InputError: naming the file or key at fault and what is accepted.
     """
+    check_layout(cfg, [name.partition('_')[0] for name in loaders])
+    drop_removed_hooks(cfg)
+    give_rules(cfg)
     loaders = [name for name in loaders if cfg.get(name) is not None]
-    for name in loaders:
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         # PyTorch's DataLoader rejects persistent workers at num_workers=0.
-        if cfg[name].get('num_workers') == 0:
+        if isinstance(cfg.get(name), dict) and cfg[name].get('num_workers', 0) == 0:
             cfg[name].persistent_workers = False
     start_processes(cfg, launcher)
     rank, world_size = get_dist_info()
-    check_writable(cfg.work_dir)
-    check_config(cfg, loaders, world_size, training)
-    bind_classes(cfg, loaders)
-    if rank == 0:
-        check_data(cfg, loaders, world_size)
+    if keep_folder or rank == 0:
+        check_writable(cfg.work_dir, keep_folder)
+    with note_failures(), naming(cfg, 'config'):
+        check_config(cfg, loaders, world_size, training)
+        bind_classes(cfg, loaders)
+        if rank == 0:
+            check_data(cfg, loaders, world_size)
 
 
-def check_writable(folder: str) -> None:
-    """Make a folder for output, or raise InputError if it cannot be written."""
+def check_writable(folder: str, keep: bool = True) -> None:
+    """Make a folder for output, or raise InputError if it cannot be written.
+
+    Args:
+        folder: to make.
+        keep: leave it; otherwise, remove it and its parents if they are new.
+    """
+    made, parent = [], os.path.abspath(folder)
+    while not os.path.exists(parent):
+        made.append(parent)
+        parent = os.path.dirname(parent)
     with as_input_error(f'folder {folder} cannot be written', (OSError, )):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        for new in made if not keep else ():
+            os.rmdir(new)
 
 
 class CPUDistributedDataParallel(MMDistributedDataParallel):
@@ -119,7 +139,12 @@ def start_processes(cfg: Config, launcher: str) -> None:
                 os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', rank))
         os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     if not dist.is_initialized():
-        dist.init_process_group('gloo')
+        with as_input_error(
+                f'--launcher {launcher} cannot join at MASTER_ADDR '
+                f'{os.environ.get("MASTER_ADDR")}, MASTER_PORT '
+                f'{os.environ.get("MASTER_PORT")}; set PORT of tools/dist_train.sh (or '
+                'MASTER_PORT) to a free one', (RuntimeError, ValueError, OSError)):
+            dist.init_process_group('gloo')
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['type'] = 'CPUDistributedDataParallel'

@@ -1,0 +1,33 @@
+"""Test that random changes of configs give one line, or a training."""
+import random
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+tool = SimpleNamespace(**runpy.run_path(str(ROOT / 'dev/fuzz_configs.py')))
+
+
+def test_typo_changes_word():
+    rng = random.Random(0)
+    changed = [tool.typo('optimizer', rng) for _ in range(20)]
+    assert 'optimizer' not in changed and len(set(changed)) > 10
+
+
+def test_mutate_changes_one_value(tmp_path):
+    for seed in range(20):
+        cfg = tool.small('stdc1_camvid', tmp_path)
+        before = cfg.pretty_text
+        kind, key, _ = tool.mutate(cfg, random.Random(seed))
+        if kind != 'valid':
+            assert cfg.pretty_text != before, (kind, key)
+
+
+@pytest.mark.slow
+def test_dry_run_of_changed_configs_gives_no_traceback(tmp_path):
+    runs = tool.fuzz(range(1000, 1025), 0, tmp_path, 1)
+    found = tool.summary(runs)
+    assert found['bad'] == []
+    assert found['outcomes'].get('error', 0) > 5 and found['outcomes']['ok'] > 5
