@@ -22,7 +22,7 @@ try:
 
     from mmseg_encstdc.compat import quiet
     from mmseg_encstdc.engine import check_config, check_writable, load_config
-    from mmseg_encstdc.engine.data_checks import shared_images
+    from mmseg_encstdc.engine.checks.data import shared_images
     from mmseg_encstdc.engine.data_report import LoaderReport, read_loader
     from mmseg_encstdc.errors import InputError, as_input_error, one_line_errors
 except ImportError as error:

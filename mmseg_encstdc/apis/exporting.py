@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import compat
-from ..engine.channel_checks import input_format, network_channels
+from ..engine.checks.image_channels import input_format, network_channels
 from ..engine.configs import datasets_of
 from ..errors import InputError
 

@@ -11,8 +11,8 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..compat import quiet
-from ..engine.channel_checks import check_image_channels
 from ..engine.checkpoints import check_fits, read_checkpoint
+from ..engine.checks.image_channels import check_image_channels
 from ..engine.configs import CONFIG_ERRORS, datasets_of, load_config, metainfo_of
 from ..errors import InputError, as_input_error
 from .embedded_config import embedded_config

@@ -19,7 +19,7 @@ from ..datasets.image_checks import image_loader
 from ..datasets.image_files import DTYPES
 from ..datasets.sample_checks import unreadable
 from ..datasets.stray_files import is_hidden
-from ..engine.channel_checks import input_format
+from ..engine.checks.image_channels import input_format
 from ..engine.configs import datasets_of
 from ..errors import InputError
 

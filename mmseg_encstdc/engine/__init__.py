@@ -1,10 +1,15 @@
 """Prepare and check a run of MMEngine's runner."""
-from .agreement_checks import check_trained_classes
-from .channel_checks import input_format
 from .checkpoints import check_fits, read_checkpoint
+from .checks import (
+    check_config,
+    check_data,
+    check_trained_classes,
+    input_format,
+    try_run,
+    try_training,
+)
 from .config_errors import naming
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
-from .data_checks import check_data
 from .hooks import ForgetForeignBest, SelectFitting
 from .interrupts import naming_checkpoint
 from .launch import (
@@ -14,9 +19,7 @@ from .launch import (
     start_processes,
     stop_processes,
 )
-from .run_checks import check_config
 from .schedules import ExponentialWarmup, stretch_schedule
-from .trial_run import try_run, try_training
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',

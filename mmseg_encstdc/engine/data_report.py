@@ -16,9 +16,9 @@ from ..datasets.pair_reader import Pair, PairReader
 from ..datasets.sample_checks import SampleError, check_pairs_exist
 from ..datasets.stray_files import find_strays
 from ..errors import InputError
-from .class_checks import class_fault
+from .checks.classes import class_fault
+from .checks.data import list_samples, reader_of
 from .configs import datasets_of
-from .data_checks import list_samples, reader_of
 
 __all__ = ['LoaderReport', 'read_loader']
 
@@ -127,7 +127,7 @@ def read_loader(cfg: Config, loader: str, workers: int,
     """
     report = LoaderReport(loader)
     for config in datasets_of(cfg[loader].dataset):
-        dataset, samples = list_samples(config, loader)
+        dataset, samples = list_samples(cfg, config, loader)
         name = type(dataset).__name__
         report.types.append(name)
         report.classes = dataset.metainfo.get('classes') or report.classes

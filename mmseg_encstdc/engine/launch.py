@@ -14,13 +14,12 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from torch import nn
 
 from .. import compat
+from ..compat.hooks import drop_removed_hooks, give_rules
 from ..compat.trial import note_failures
 from ..errors import InputError, as_input_error
+from .checks import check_config, check_data, check_layout
 from .config_errors import naming
-from .config_layout import check_layout, drop_removed_hooks, give_rules
 from .configs import bind_classes
-from .data_checks import check_data
-from .run_checks import check_config
 
 __all__ = [
     'CPUDistributedDataParallel', 'check_writable', 'prepare_run',

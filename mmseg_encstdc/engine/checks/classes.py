@@ -3,8 +3,8 @@ from typing import Optional, Sequence
 
 from mmengine.config import Config
 
-from ..datasets.label_counts import LabelCounts
-from ..errors import InputError
+from ...datasets.label_counts import LabelCounts
+from ...errors import InputError
 
 __all__ = ['check_same_ids', 'check_strictness', 'class_fault', 'ignored_ids']
 

@@ -3,9 +3,10 @@ from typing import Any, Iterator, List, Tuple
 
 from mmengine.config import Config
 
-from ..compat.data import metainfo_without_files
-from ..errors import InputError, as_input_error
-from .configs import CONFIG_ERRORS, classes_of, datasets_of
+from ...compat.data import metainfo_without_files
+from ...errors import InputError
+from ..config_errors import naming
+from ..configs import classes_of, datasets_of
 from .head_configs import class_heads_of, heads_of, losses_of, name_of
 
 __all__ = ['check_agreement', 'check_class_ids', 'check_trained_classes']
@@ -50,7 +51,7 @@ def check_agreement(cfg: Config, loaders: List[str],
     if ignored != IGNORED:
         for loader in loaders:
             for dataset in datasets_of(cfg[loader].dataset):
-                _check_written(first, ignored, loader, dataset)
+                _check_written(cfg, first, ignored, loader, dataset)
 
 
 def _ignored_ids(cfg: Config, loaders: List[str],
@@ -116,9 +117,10 @@ def transforms_of(part: Any, key: str) -> Iterator[Tuple[str, dict]]:
                 yield from transforms_of(part[name], f'{key}.{name}')
 
 
-def _check_written(first: str, ignored: int, loader: str, dataset: dict) -> None:
+def _check_written(cfg: Config, first: str, ignored: int, loader: str,
+                   dataset: dict) -> None:
     """Raise InputError if a data set writes 255 into labels, which is not ignored."""
-    with as_input_error(f'{loader}.dataset', CONFIG_ERRORS):
+    with naming(cfg, f'{loader}.dataset'):
         meta = metainfo_without_files(dataset)
     reduced = meta.get('reduce_zero_label')
     if reduced or IGNORED in (meta.get('label_map') or {}).values():

@@ -4,10 +4,10 @@ from typing import Iterable, Sequence, Tuple, Union
 
 from mmengine.config import Config
 
-from ..errors import InputError
-from .config_errors import close_match
+from ...errors import InputError
+from ..config_errors import close_match
 
-__all__ = ['check_layout', 'drop_removed_hooks', 'give_rules']
+__all__ = ['check_layout']
 
 # What MMEngine's runner reads; others in a config are the user's variables.
 KEYS = (
@@ -28,9 +28,6 @@ READ = dict(env_cfg=('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
              'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
              'bypass_duplicate')
-# Metrics of this package, and measures of theirs without 'acc' or 'IoU' in the name.
-OWN_METRICS = ('ConfusionMetric', 'ClassAccuracy', 'PairAccuracy')
-RANKED = ('PA', 'mPA', 'FWIoU')
 Kinds = Union[type, Tuple[type, ...]]
 
 
@@ -194,33 +191,3 @@ def _check_names(part: object, key: str, names: Iterable[str]) -> None:
         close = difflib.get_close_matches(name, names, 1, 0.8)
         if name not in names and close:
             raise InputError(f'{key}.{name} is not read; did you mean {close[0]}?')
-
-
-def give_rules(cfg: Config) -> None:
-    """Set the rule of ``save_best`` for this package's measures; more is better.
-
-    MMEngine cannot rank PA, the first measure of ConfusionMetric, by its name.
-    """
-    evaluator = cfg.get('val_evaluator')
-    first = evaluator[0] if isinstance(evaluator, (list, tuple)) else evaluator
-    kind = first.get('type') if isinstance(first, dict) else None
-    for hook in (cfg.get('default_hooks') or {}).values():
-        best = hook.get('save_best') if isinstance(hook, dict) else None
-        names = best if isinstance(best, (list, tuple)) else [best]
-        known = [name in RANKED or name == 'auto' and kind in OWN_METRICS
-                 for name in names]
-        if all(known) and hook.get('rule') is None:
-            hook.rule = 'greater'
-
-
-def drop_removed_hooks(cfg: Config) -> None:
-    """Remove the hooks that are None from ``default_hooks``.
-
-    MMEngine accepts None for its own six hooks only.
-    """
-    own = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
-           'checkpoint')
-    hooks = cfg.get('default_hooks')
-    for name in [name for name, hook in (hooks or {}).items() if hook is None]:
-        if name not in own:
-            del hooks[name]

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_encstdc import compat
-from mmseg_encstdc.engine import check_config, check_data, data_checks
+from mmseg_encstdc.engine import check_config, check_data
+from mmseg_encstdc.engine.checks import data as data_checks
 from mmseg_encstdc.errors import InputError
 
 TRAIN = ['train_dataloader']

@@ -1,5 +1,5 @@
 """Check the heads and data sets of binary networks: one class, one channel."""
-from ..errors import InputError
+from ...errors import InputError
 from .head_configs import losses_of, name_of
 
 __all__ = ['check_channels', 'check_several_classes', 'has_one_channel']

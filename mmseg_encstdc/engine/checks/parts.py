@@ -5,15 +5,16 @@ from typing import List
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
-from ..datasets.sample_checks import check_folders, is_local
-from ..errors import InputError, as_input_error
-from .agreement_checks import check_agreement
-from .channel_checks import check_image_channels
-from .checkpoints import read_checkpoint
-from .class_checks import check_strictness
-from .configs import CONFIG_ERRORS, classes_of, datasets_of
+from ...datasets.sample_checks import check_folders, is_local
+from ...errors import InputError
+from ..checkpoints import read_checkpoint
+from ..config_errors import naming
+from ..configs import classes_of, datasets_of
+from .agreement import check_agreement
+from .classes import check_strictness
 from .head_configs import class_heads_of
-from .one_channel_checks import check_channels, check_several_classes, has_one_channel
+from .image_channels import check_image_channels
+from .one_channel import check_channels, check_several_classes, has_one_channel
 
 __all__ = ['check_class_count', 'check_config']
 
@@ -32,7 +33,7 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
         InputError: naming the key at fault and what is accepted.
     """
     check_strictness(cfg)
-    with as_input_error('config', CONFIG_ERRORS):  # of a value of another type
+    with naming(cfg, 'config'):  # of a value of another type
         for key, head in class_heads_of(cfg.model):
             check_channels(key, head)
     for loader in loaders:
@@ -40,7 +41,7 @@ def check_config(cfg: Config, loaders: List[str], world_size: int = 1,
             _check_registered(dataset, loader)
             check_class_count(cfg.model, dataset['type'], classes_of(dataset), loader)
             _check_root(dataset)
-    with as_input_error('config', CONFIG_ERRORS):
+    with naming(cfg, 'config'):
         check_agreement(cfg, loaders, training)
     check_image_channels(cfg, loaders)
     if training:

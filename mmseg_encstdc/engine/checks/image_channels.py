@@ -5,9 +5,9 @@ from typing import Iterator, List, NamedTuple, Optional, Tuple
 from mmengine.config import Config
 from mmseg.registry import MODELS, TRANSFORMS
 
-from ..datasets.image_checks import image_loader
-from ..errors import InputError
-from .configs import datasets_of
+from ...datasets.image_checks import image_loader
+from ...errors import InputError
+from ..configs import datasets_of
 
 __all__ = ['check_image_channels', 'input_format', 'network_channels']
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..compat.data import DECODE_ERRORS
-from ..errors import InputError
-from .config_errors import close_match, naming
+from ...compat.data import DECODE_ERRORS
+from ...errors import InputError
+from ..config_errors import close_match, naming
 
 __all__ = [
     'check_last_batch', 'check_monitored', 'check_saving', 'check_sizes',

@@ -4,7 +4,10 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from mmseg_encstdc.engine.channel_checks import check_image_channels, input_format
+from mmseg_encstdc.engine.checks.image_channels import (
+    check_image_channels,
+    input_format,
+)
 from mmseg_encstdc.errors import InputError
 
 LOADERS = ['train_dataloader', 'val_dataloader', 'test_dataloader']

@@ -16,19 +16,19 @@ from mmengine.runner import TestLoop, ValLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..compat.trial import note_failures, unchanged_state
-from ..errors import InputError
-from .config_errors import naming
-from .config_layout import check_layout
-from .configs import bind_classes, datasets_of
-from .run_checks import check_config
-from .trial_checks import (
+from ...compat.trial import note_failures, unchanged_state
+from ...errors import InputError
+from ..config_errors import naming
+from ..configs import bind_classes, datasets_of
+from .late_failures import (
     check_last_batch,
     check_monitored,
     check_saving,
     check_sizes,
     check_various_sizes,
 )
+from .layout import check_layout
+from .parts import check_config
 from .trial_runner import TrialRunner, modules_of, transforms_of
 
 __all__ = ['try_run', 'try_training']

@@ -10,7 +10,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_encstdc.datasets.pair_reader import PairReader
-from mmseg_encstdc.engine import check_config, check_data, data_checks, datasets_of
+from mmseg_encstdc.engine import check_config, check_data, datasets_of
+from mmseg_encstdc.engine.checks import data as data_checks
 from mmseg_encstdc.errors import InputError
 
 LOADERS = ['train_dataloader', 'val_dataloader']

@@ -5,16 +5,17 @@ from typing import Dict, List, Optional, Tuple
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from .. import compat
-from ..compat.data import build_without_pipeline
-from ..datasets.label_counts import LabelCounts
-from ..datasets.pair_reader import PairReader
-from ..datasets.sample_checks import check_pairs_exist
-from ..datasets.stray_files import find_strays
-from ..errors import InputError, as_input_error
-from .class_checks import check_same_ids, class_fault, ignored_ids
-from .configs import CONFIG_ERRORS, classes_of, datasets_of
-from .run_checks import check_class_count
+from ... import compat
+from ...compat.data import build_without_pipeline
+from ...datasets.label_counts import LabelCounts
+from ...datasets.pair_reader import PairReader
+from ...datasets.sample_checks import check_pairs_exist
+from ...datasets.stray_files import find_strays
+from ...errors import InputError
+from ..config_errors import naming
+from ..configs import classes_of, datasets_of
+from .classes import check_same_ids, class_fault, ignored_ids
+from .parts import check_class_count
 
 __all__ = ['check_data', 'list_samples', 'reader_of', 'shared_images']
 
@@ -44,7 +45,7 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
     for loader in loaders:
         counts, paths = LabelCounts(), []
         for config in datasets_of(cfg[loader].dataset):
-            dataset, samples = list_samples(config, loader)
+            dataset, samples = list_samples(cfg, config, loader)
             _check_files(cfg, config, dataset, samples, counts)
             paths += [sample['img_path'] for sample in samples]
             classes = dataset.metainfo.get('classes')
@@ -61,17 +62,19 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
         compat.warn(line)
 
 
-def list_samples(config: dict, loader: str) -> Tuple[BaseDataset, List[dict]]:
+def list_samples(cfg: Config, config: dict,
+                 loader: str) -> Tuple[BaseDataset, List[dict]]:
     """Build a data set without its pipeline and list its samples.
 
     Args:
+        cfg: a whole experiment.
         config: of the data set.
         loader: key of its data loader, for messages.
 
     Raises:
         InputError: when it cannot be built.
     """
-    with as_input_error(f'{loader}.dataset', CONFIG_ERRORS):
+    with naming(cfg, f'{loader}.dataset'):
         dataset = build_without_pipeline(config)
         dataset.full_init()
         return dataset, dataset.data_list  # get_data_info copies every label map

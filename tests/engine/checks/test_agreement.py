@@ -11,13 +11,13 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.engine import check_config
-from mmseg_encstdc.engine.agreement_checks import (
+from mmseg_encstdc.engine.checks.agreement import (
     check_agreement,
     check_trained_classes,
     transforms_of,
 )
-from mmseg_encstdc.engine.head_configs import class_heads_of
-from mmseg_encstdc.engine.one_channel_checks import check_channels
+from mmseg_encstdc.engine.checks.head_configs import class_heads_of
+from mmseg_encstdc.engine.checks.one_channel import check_channels
 from mmseg_encstdc.errors import InputError
 
 STOCK = Path(mmseg.__file__).parent / '.mim/configs'

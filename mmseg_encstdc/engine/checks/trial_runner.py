@@ -8,7 +8,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .config_errors import naming
+from ..config_errors import naming
 
 __all__ = ['TrialRunner', 'modules_of', 'transforms_of']
 
