@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import List, Union
+from typing import List, Optional, Union
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
@@ -77,9 +77,8 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
         if 'decode_head' not in cfg.model.get('module', cfg.model):
             raise InputError('--out needs a segmentation network; a classifier writes '
                              'no label maps')
-        if args.raw_ids:
-            raw_ids_of(cfg)
-        cfg.test_evaluator = writing(cfg.test_evaluator, args.out, args.raw_ids)
+        ids = raw_ids_of(cfg).tolist() if args.raw_ids else None
+        cfg.test_evaluator = writing(cfg.test_evaluator, args.out, ids)
     elif args.raw_ids:
         raise InputError('--raw-ids needs --out, the folder to write to')
     if args.show_dir:
@@ -93,7 +92,7 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
 
 
 def writing(evaluator: Union[dict, List[dict]], folder: str,
-            raw_ids: bool) -> List[dict]:
+            raw_ids: Optional[List[int]]) -> List[dict]:
     """Return the metrics of an evaluator, one of which writes label maps.
 
     MMSegmentation's metrics write the ids of the label files for some data sets, so

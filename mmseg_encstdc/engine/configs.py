@@ -1,6 +1,6 @@
 """Read a config, build its runner, and look up its data sets."""
 import os.path as osp
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 from mmengine.config import Config
@@ -14,7 +14,8 @@ from ..evaluation.label_ids import raw_ids
 
 __all__ = [
     'CONFIG_ERRORS', 'bind_classes', 'build_runner', 'classes_of',
-    'datasets_of', 'load_config', 'metainfo_of', 'raw_ids_of', 'use_mode'
+    'datasets_of', 'load_config', 'metainfo_of', 'raw_ids_of', 'transforms_of',
+    'use_mode'
 ]
 
 # Exceptions that an invalid value in a config raises, here or in a library.
@@ -108,16 +109,30 @@ def classes_of(dataset: dict) -> tuple:
     return () if isinstance(classes, str) else classes  # a file, read later
 
 
+def transforms_of(part: object, key: str) -> Iterator[Tuple[str, dict]]:
+    """Yield key and config of each transform, at any depth of a data set's config."""
+    if isinstance(part, (list, tuple)):
+        for i, item in enumerate(part):
+            yield from transforms_of(item, f'{key}[{i}]')
+    elif isinstance(part, dict):
+        yield key, part
+        for name in ('dataset', 'datasets', 'pipeline', 'transforms'):
+            if name in part:
+                yield from transforms_of(part[name], f'{key}.{name}')
+
+
 def raw_ids_of(cfg: Config) -> np.ndarray:
     """Return the id in the test set's label files of each class, (C, ) uint8.
 
     Raises:
-        InputError: when the data set cannot be built, or has several such ids for one
-            class.
+        InputError: when the data set cannot be built, or a class has several such ids
+            or none.
     """
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    values = next((transform['values'] for _, transform in transforms_of(dataset, '')
+                   if transform.get('values') is not None), None)
     with as_input_error('test_dataloader.dataset', CONFIG_ERRORS):
-        return raw_ids(metainfo_without_files(dataset))
+        return raw_ids(metainfo_without_files(dataset), values)
 
 
 def bind_classes(cfg: Config, loaders: List[str]) -> None:

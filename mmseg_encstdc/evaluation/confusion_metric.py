@@ -13,7 +13,6 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from ..errors import InputError
-from .label_ids import raw_ids
 
 __all__ = ['ConfusionMetric', 'measures']
 
@@ -60,7 +59,8 @@ class ConfusionMetric(BaseMetric):
         output_dir: folder for the predictions, 8-bit PNG, and for ``metrics.json``
             with all measures and the confusion matrix. None writes no files.
         format_only: only write the predictions, for images without labels.
-        raw_ids: write the ids of the data set's label files, not class ids.
+        raw_ids: id to write for each class, such as that of the label files; None
+            writes class ids.
         collect_device: 'cpu' or 'gpu', on which results are collected.
         prefix: prefix of the names of the measures.
         **kwargs: unused; accepted for configs of other metrics.
@@ -75,7 +75,8 @@ class ConfusionMetric(BaseMetric):
 
     def __init__(self, ignore_index: int = 255, output_dir: Optional[str] = None,
                  format_only: bool = False, collect_device: str = 'cpu',
-                 prefix: Optional[str] = None, raw_ids: bool = False, **kwargs):
+                 prefix: Optional[str] = None,
+                 raw_ids: Optional[Sequence[int]] = None, **kwargs):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if format_only and output_dir is None:
             raise ValueError('format_only needs an output_dir to write to')
@@ -150,8 +151,8 @@ class ConfusionMetric(BaseMetric):
         """Write a prediction (H, W)."""
         os.makedirs(self.output_dir, exist_ok=True)
         ids = prediction.cpu().numpy().astype(np.uint8)
-        if self.raw_ids:
-            ids = raw_ids(self.dataset_meta)[ids]
+        if self.raw_ids is not None:
+            ids = np.array(self.raw_ids, np.uint8)[ids]
         stem = osp.splitext(osp.basename(sample['img_path']))[0]
         first = self._written.setdefault(stem, sample['img_path'])
         if first != sample['img_path']:

@@ -270,10 +270,10 @@ def test_predictions_are_written_as_png(tmp_path):
         assert np.array_equal(read(tmp_path / 'out' / f'{stem}.png'), prediction)
 
 
-@pytest.mark.parametrize('raw, expected', [(False, [0, 149, 7]), (True, [1, 150, 8])])
-def test_predictions_are_written_as_class_ids_or_in_file_ids(tmp_path, raw, expected):
+@pytest.mark.parametrize('raw, expected', [
+    (None, [0, 149, 7]), (range(1, 151), [1, 150, 8])])
+def test_predictions_are_written_as_class_ids_or_raw_ids(tmp_path, raw, expected):
     metric = metric_of(150, output_dir=str(tmp_path), raw_ids=raw)
-    metric.dataset_meta['reduce_zero_label'] = True
     prediction = np.array([[0, 149, 7]])
     metric.process({}, [sample_of(prediction, prediction, img_path='a.jpg',
                                   reduce_zero_label=True)])

@@ -5,7 +5,7 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from mmseg_encstdc.datasets import CamVidDataset
+from mmseg_encstdc.datasets import CamVidDataset, LoadSegAnnotations
 from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.evaluation.label_ids import raw_ids
 
@@ -46,5 +46,26 @@ def test_raw_ids_of_known_data_sets():
 
 
 def test_raw_ids_reject_merged_ids():
-    with pytest.raises(InputError, match='the ids 1, 2 for b; write class ids'):
+    with pytest.raises(InputError, match='for b: 1, 2; it needs one id for each class'):
         raw_ids(dict(classes=('a', 'b'), label_map={1: 1, 2: 1}))
+    with pytest.raises(InputError, match='for a: 3, 4; it needs one id'):
+        raw_ids(dict(classes=('a', )), {3: 0, 4: 0})
+
+
+def test_raw_ids_reject_class_without_id():
+    with pytest.raises(InputError, match='for b: none; it needs one id'):
+        raw_ids(dict(classes=('a', 'b')), {0: 0, 255: 255})
+
+
+@pytest.mark.parametrize('metainfo, values', [
+    (dict(classes=('a', 'b')), {0: 0, 255: 1}),
+    (CamVidDataset(lazy_init=True, metainfo=dict(classes=ORDER)).metainfo,
+     {100 + i: i for i in range(11)} | {7: 255}),
+], ids=['mask', 'subset'])
+def test_raw_ids_undo_values_of_the_loader(metainfo, values, tmp_path):
+    table = raw_ids(metainfo, values)
+    Image.fromarray(table[None]).save(tmp_path / 'label.png')
+    found = LoadSegAnnotations(values=values).transform(dict(
+        seg_map_path=str(tmp_path / 'label.png'), seg_fields=[],
+        label_map=metainfo.get('label_map'), reduce_zero_label=False))
+    assert found['gt_seg_map'].tolist() == [list(range(len(table)))]

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from ...compat.data import metainfo_without_files
 from ...errors import InputError
 from ..config_errors import naming
-from ..configs import classes_of, datasets_of
+from ..configs import classes_of, datasets_of, transforms_of
 from .head_configs import class_heads_of, heads_of, losses_of, name_of
 
 __all__ = ['check_agreement', 'check_class_ids', 'check_trained_classes']
@@ -103,18 +103,6 @@ def _metric_ids(cfg: Config, name: str) -> Iterator[Tuple[str, Any]]:
         if metric.get('type') in METRICS:
             key = name if alone else f'{name}[{i}]'
             yield f'{key}.ignore_index', metric.get('ignore_index', IGNORED)
-
-
-def transforms_of(part: Any, key: str) -> Iterator[Tuple[str, dict]]:
-    """Yield key and config of each transform, at any depth of a data set's config."""
-    if isinstance(part, (list, tuple)):
-        for i, item in enumerate(part):
-            yield from transforms_of(item, f'{key}[{i}]')
-    elif isinstance(part, dict):
-        yield key, part
-        for name in ('dataset', 'datasets', 'pipeline', 'transforms'):
-            if name in part:
-                yield from transforms_of(part[name], f'{key}.{name}')
 
 
 def _check_written(cfg: Config, first: str, ignored: int, loader: str,

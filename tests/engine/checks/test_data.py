@@ -273,8 +273,8 @@ def test_check_data_needs_no_labels_that_the_pipeline_does_not_load(tmp_path):
 def test_check_data_names_data_set_that_cannot_be_built(tmp_path):
     write(tmp_path, [[[0, 1]]])
     message = error_of(check_data, config_of(tmp_path, colour='red'), TRAIN)
-    assert message.startswith('train_dataloader.dataset: TypeError: ')
-    assert 'colour' in message
+    assert message.startswith('train_dataloader.dataset.colour: BaseSegDataset has no '
+                              'argument colour')
 
 
 def test_check_config_leaves_addresses_to_their_backend(tmp_path):
