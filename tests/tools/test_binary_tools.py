@@ -1,9 +1,6 @@
 """Binary networks, ids of label files and load_from, through the tools."""
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from tool_process import run_tool
 
 from mmseg_encstdc.apis import load, predict
 
@@ -43,22 +41,16 @@ HEADS = dict(
     "_delete_=True, type='OhemCELoss')")
 
 
-def run(name, *arguments):
-    return subprocess.run(
-        [sys.executable, f'tools/{name}.py', *map(str, arguments)], cwd=ROOT,
-        capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-
-
 def tool(name, *arguments):
     """Run a tool that must succeed; return its output."""
-    done = run(name, *arguments)
+    done = run_tool(f'{name}.py', *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def error_of(name, *arguments):
     """Run a tool that must fail; return its one line."""
-    done = run(name, *arguments)
+    done = run_tool(f'{name}.py', *arguments)
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
     line, = (line for line in done.stderr.splitlines() if 'error' in line)
     return line

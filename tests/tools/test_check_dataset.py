@@ -1,13 +1,11 @@
 """Run tools/check_dataset.py and tools/train.py on binary masks and faulty files."""
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tool_process import run_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,9 +52,7 @@ def config_of(data, loader=REMEDY, more=''):
 
 
 def run(tool, *words):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / tool), *map(str, words)],
-        capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    done = run_tool(tool, *words)
     assert 'Traceback' not in done.stderr, done.stderr
     return done
 

@@ -1,10 +1,7 @@
 """Test the tools on a classifier, with a few small images."""
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from tool_process import run_tool
 
 from mmseg_encstdc.engine import check_config, check_data
 from mmseg_encstdc.errors import InputError
@@ -60,17 +58,11 @@ def options(data):
     return ['--cfg-options', *(f'{k}={v}' for k, v in values.items())]
 
 
-def run(name, *words):
-    return subprocess.run(
-        [sys.executable, f'tools/{name}', *map(str, words)], cwd=ROOT,
-        capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-
-
 @pytest.fixture(scope='module')
 def trained(data, tmp_path_factory):
     """Train two iterations; return the work dir and the output."""
     work = tmp_path_factory.mktemp('work')
-    done = run('train.py', CONFIG, '--work-dir', work, *options(data))
+    done = run_tool('train.py', CONFIG, '--work-dir', work, *options(data))
     assert done.returncode == 0, done.stdout + done.stderr
     return work, done.stdout + done.stderr
 
@@ -88,7 +80,7 @@ def test_train_logs_validates_and_saves(trained):
 
 def test_test_equals_validation(trained, data, tmp_path):
     work, output = trained
-    done = run('test.py', CONFIG, work / 'epoch_1.pth', '--work-dir', tmp_path,
+    done = run_tool('test.py', CONFIG, work / 'epoch_1.pth', '--work-dir', tmp_path,
                *options(data))
     assert done.returncode == 0, done.stdout + done.stderr
     top1 = re.compile(r'Epoch\((?:val|test)\) .* top1: ([\d.]+)')
@@ -98,7 +90,7 @@ def test_test_equals_validation(trained, data, tmp_path):
 
 
 def test_check_dataset_counts_images_of_each_class(data):
-    done = run('check_dataset.py', CONFIG, *options(data))
+    done = run_tool('check_dataset.py', CONFIG, *options(data))
     assert done.returncode == 0, done.stderr
     assert '4 images and labels are sound' in done.stdout
     assert re.search(r'cat +\| +33.33', done.stdout), done.stdout
@@ -106,7 +98,7 @@ def test_check_dataset_counts_images_of_each_class(data):
 
 def test_train_names_unreadable_image(broken, tmp_path):
     (broken / 'train/dog/1.JPEG').write_bytes(b'no image')
-    done = run('train.py', CONFIG, '--work-dir', tmp_path / 'w', *options(broken))
+    done = run_tool('train.py', CONFIG, '--work-dir', tmp_path / 'w', *options(broken))
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
     line, = (line for line in done.stderr.splitlines() if 'error: ' in line)
     assert 'dog/1.JPEG cannot be read' in line

@@ -1,13 +1,11 @@
 """Run all tools on TIFF files of five bands of 16 bits, and on turned photographs."""
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tool_process import run_tool
 
 from mmseg_encstdc.datasets.image_formats import turn
 
@@ -33,9 +31,7 @@ model = dict(
 
 def tool(name, *arguments):
     """Run a tool and return its exit code and its output."""
-    done = subprocess.run(
-        [sys.executable, f'tools/{name}', *map(str, arguments)], cwd=ROOT,
-        capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    done = run_tool(name, *arguments)
     output = done.stdout + done.stderr
     assert 'Traceback' not in output, output
     return done.returncode, output

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmseg.apis import init_model
+from tool_process import run_tool
 
 from mmseg_encstdc import compat
 
@@ -69,14 +70,14 @@ def run(command, **env):
 
 def tool(name, *arguments, **env):
     """Run a tool that must succeed; return its output."""
-    done = run([sys.executable, f'tools/{name}', *arguments], **env)
+    done = run_tool(name, *arguments, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def error_of(name, *arguments):
     """Run a tool that must fail; return its one line."""
-    done = run([sys.executable, f'tools/{name}', *arguments])
+    done = run_tool(name, *arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if 'error' in line]
     assert 'Traceback' not in done.stderr, done.stderr
