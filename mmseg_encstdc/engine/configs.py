@@ -1,6 +1,6 @@
 """Read a config, build its runner, and look up its data sets."""
 import os.path as osp
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.config import Config
@@ -24,13 +24,13 @@ CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
 
 
 def load_config(path: str, options: Optional[dict] = None,
-                loader: str = 'test_dataloader') -> Config:
+                loaders: Sequence[str] = ('test_dataloader', )) -> Config:
     """Read a config file and merge overrides into it.
 
     Args:
         path: of the file.
         options: overrides by key, with dots.
-        loader: key of the data loader that is needed.
+        loaders: keys of the data loaders, of which one is needed.
 
     Raises:
         InputError: when the file does not exist, cannot be read, or has no model
@@ -43,9 +43,9 @@ def load_config(path: str, options: Optional[dict] = None,
         config = Config.fromfile(path)
     with as_input_error('--cfg-options', CONFIG_ERRORS):
         config.merge_from_dict(options or {})
-    for key in ('model', loader):
-        if not isinstance(config.get(key), dict):
-            raise InputError(f'config {path} has no {key}; give a whole '
+    for keys in (['model'], loaders):
+        if not any(isinstance(config.get(key), dict) for key in keys):
+            raise InputError(f'config {path} has no {" or ".join(keys)}; give a whole '
                              'experiment, not one of its bases')
     return config
 

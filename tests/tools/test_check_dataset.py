@@ -125,6 +125,15 @@ def test_check_dataset_reads_equal_sets_once(data):
     assert 'test_dataloader: the same files as val_dataloader' in done.stdout
 
 
+def test_check_dataset_needs_no_test_set(data):
+    alone = ''.join(f'{name} = None\n' for name in (
+        'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg',
+        'test_evaluator'))
+    done = run('check_dataset.py', config_of(data, more=alone), '--workers', 1)
+    assert done.returncode == 0, done.stderr
+    assert 'train_dataloader, BaseSegDataset: 3 images and labels' in done.stdout
+
+
 def test_check_dataset_counts_faults_of_one_kind(data, tmp_path):
     labels, images = data / 'labels/train', data / 'images/train'
     write_masks(tmp_path / 'more', 8)
