@@ -91,9 +91,6 @@ def main() -> None:
             check(args)
     except RuntimeError as error:
         sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == '__main__':

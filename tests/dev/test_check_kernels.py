@@ -195,7 +195,7 @@ def test_check_kernels_ends_with_one_line_at_interrupt(
     with pytest.raises(SystemExit) as stopped:
         call('--arch', 80)
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == 'stopped\n'
+    assert capsys.readouterr().err == 'interrupted\n'
 
 
 # --- Triton ---------------------------------------------------------------------

@@ -30,7 +30,8 @@ model = dict(
     backbone=dict(base_channels=8, stem_channels=8),
     decode_head=dict(in_channels=[16, 32, 64], channels=16, num_codes=4, **binary),
     auxiliary_head=dict(in_channels=32, channels=8, **binary))
-test_modes = dict(chip=dict(test_cfg=dict(crop_size=64)),
+test_modes = dict(chip=dict(test_cfg=dict(
+                      crop_size=64, base_size=120, scales=(0.5, 1.0))),
                   slide=dict(test_cfg=dict(crop_size=(48, 48), stride=(32, 32))))
 '''
 HEADS = dict(
