@@ -47,8 +47,7 @@ def load_run_config(args: argparse.Namespace, loaders: List[str],
         InputError: see :func:`prepare_run`.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, args.cfg_options,
-                      ['train_dataloader' if training else 'test_dataloader'])
+    cfg = load_config(args.config, args.cfg_options, loader=None)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
     prepare_run(cfg, loaders, args.launcher, training, not dry)

@@ -106,7 +106,7 @@ def main() -> None:
             raise InputError(f'--workers must be at least 1, got {args.workers}')
         if args.out:
             check_writable(os.path.dirname(args.out) or '.')
-        cfg = load_config(args.config, args.cfg_options, LOADERS)
+        cfg = load_config(args.config, args.cfg_options, loader=None)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         check_config(cfg, [loader for loader in LOADERS if cfg.get(loader)])
         sys.exit(finish(read_all(cfg, args.workers), args.out))

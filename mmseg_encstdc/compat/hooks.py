@@ -3,9 +3,9 @@ from mmengine.config import Config
 
 __all__ = ['drop_removed_hooks', 'give_rules']
 
-# Metrics of this package, and measures of theirs without 'acc' or 'IoU' in the name.
+# Metrics of this package, and measures of ConfusionMetric.
 OWN_METRICS = ('ConfusionMetric', 'ClassAccuracy', 'PairAccuracy')
-RANKED = ('PA', 'mPA', 'FWIoU')
+RANKED = ('PA', 'mPA', 'mIoU', 'FWIoU')
 
 
 def give_rules(cfg: Config) -> None:

@@ -47,6 +47,10 @@ LABEL_MODES = ('1', 'L', 'P')
 # Formats and pixels, as Pillow names them, that Pillow and OpenCV decode alike.
 STANDARD_IMAGES = [(name, mode) for name in ('JPEG', 'PNG') for mode in ('L', 'RGB')]
 FORMAT = 'labels of another format'
+MISSING = dict(  # only a list can name an image that is not there
+    image='each line of ann_file is the name of an image without img_suffix, in UTF-8 '
+          'without a byte order mark, and no line is blank',
+    label='every image needs a label of the same stem, add it or remove the image')
 ORIENTATION = 0x0112  # tag of EXIF
 UNKNOWN_SOURCE = 'set data_root and data_prefix to where the data lie'
 
@@ -103,8 +107,7 @@ def check_pairs_exist(dataset_type: str, samples: Iterable[dict],
             path = sample.get(key)
             if path and local and is_local(path) and not os.path.exists(path):
                 raise SampleError(
-                    f'{dataset_type}: {kind} {path} is missing; every image needs a '
-                    'label of the same stem, add it or remove the image',
+                    f'{dataset_type}: {kind} {path} is missing; {MISSING[kind]}',
                     f'{kind}s that are missing')
     if not count:
         raise InputError(f'{dataset_type}: no images found; '

@@ -39,6 +39,8 @@ def find_strays(dataset: BaseDataset, samples: List[dict]) -> Strays:
         return Strays([], [])
     if not hasattr(dataset, 'img_suffix'):
         return Strays([], list(filter(None, [_beside_classes(image_dir, samples)])))
+    if not isinstance(dataset.img_suffix, str):  # of images without labels
+        return Strays([], [])
     folders = _Folders(image_dir, dataset.img_suffix,
                        dataset.data_prefix.get('seg_map_path'), dataset.seg_map_suffix,
                        samples)

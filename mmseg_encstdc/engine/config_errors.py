@@ -23,7 +23,8 @@ MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) argument
 UNLABELLED = (
     'the data set has no labels; give data_prefix.seg_map_path, or write predictions '
     'alone: no LoadAnnotations in the pipeline, and test_evaluator=dict('
-    "type='ConfusionMetric', format_only=True, output_dir=FOLDER)")
+    "type='ConfusionMetric', format_only=True, output_dir=FOLDER); to train without "
+    'validation, set val_dataloader, val_cfg and val_evaluator to None')
 # Part of a library's message -> what to do.
 REMEDIES = {
     'AmpOptimizerWrapper': 'mixed precision needs a GPU; set optim_wrapper.type to '
@@ -34,9 +35,11 @@ REMEDIES = {
     'meta information of the': 'the data sets of ConcatDataset differ in classes or '
                                'palette; give each the same metainfo',
     'should be specified when testing': 'give metainfo=dict(classes=[...])',
+    "'utf-8' codec can't decode": 'save ann_file, or the file of classes, as UTF-8',
     'out of memory': 'lower batch_size or the crop size',
     'seg_map_path': UNLABELLED,
     'gt_sem_seg': UNLABELLED,
+    'only support by_epoch=True': 'set by_epoch=True; it steps after each validation',
     'Cannot infer the rule': "give rule='greater' or 'less'",
 }
 LONGEST = 100  # characters of a value in a message

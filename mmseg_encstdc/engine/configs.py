@@ -1,6 +1,6 @@
 """Read a config, build its runner, and look up its data sets."""
 import os.path as osp
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 from mmengine.config import Config
@@ -18,19 +18,20 @@ __all__ = [
     'use_mode'
 ]
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Exceptions that an invalid value in a config raises, here or in a library.
 CONFIG_ERRORS = (AssertionError, AttributeError, ImportError, IndexError,
                  KeyError, OSError, SyntaxError, TypeError, ValueError)
 
 
 def load_config(path: str, options: Optional[dict] = None,
-                loaders: Sequence[str] = ('test_dataloader', )) -> Config:
+                loader: Optional[str] = 'test_dataloader') -> Config:
     """Read a config file and merge overrides into it.
 
     Args:
         path: of the file.
         options: overrides by key, with dots.
-        loaders: keys of the data loaders, of which one is needed.
+        loader: key of the data loader that is needed; None for any.
 
     Raises:
         InputError: when the file does not exist, cannot be read, or has no model
@@ -43,10 +44,15 @@ def load_config(path: str, options: Optional[dict] = None,
         config = Config.fromfile(path)
     with as_input_error('--cfg-options', CONFIG_ERRORS):
         config.merge_from_dict(options or {})
-    for keys in (['model'], loaders):
-        if not any(isinstance(config.get(key), dict) for key in keys):
-            raise InputError(f'config {path} has no {" or ".join(keys)}; give a whole '
+    found = [key for key in LOADERS if isinstance(config.get(key), dict)]
+    for part, there in (('model', isinstance(config.get('model'), dict)),
+                        (loader or 'data loader', found)):
+        if not there:
+            raise InputError(f'config {path} has no {part}; give a whole '
                              'experiment, not one of its bases')
+    if loader and loader not in found:
+        raise InputError(f'config {path} has {" and ".join(found)}, but no {loader}; '
+                         'add it, its pipeline says how images are read')
     return config
 
 

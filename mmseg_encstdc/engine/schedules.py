@@ -11,6 +11,8 @@ from ..errors import InputError
 
 __all__ = ['ExponentialWarmup', 'stretch_schedule']
 
+STEPS = ('T_max', 'step_size')  # of CosineAnnealingLR and StepLR
+
 
 class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
     """Multiply the learning rate by a constant factor at each step.
@@ -54,8 +56,8 @@ class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
 def stretch_schedule(cfg: Config, max_iters: int) -> None:
     """Scale a schedule in iterations to another length.
 
-    ``begin`` and ``end`` of every scheduler and the intervals of validation and
-    checkpoints scale with ``train_cfg.max_iters``.
+    ``begin``, ``end`` and other steps of every scheduler and the intervals of
+    validation and checkpoints scale with ``train_cfg.max_iters``.
 
     Args:
         cfg: changed in place.
@@ -74,11 +76,20 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
     def scaled(steps: int) -> int:
         return max(1, round(steps * max_iters / old))
 
-    for scheduler in cfg.get('param_scheduler') or []:
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
         begin = scaled(scheduler['begin']) if scheduler.get('begin') else 0
         scheduler.begin = begin
-        scheduler.end = max(scaled(scheduler['end']), begin + 1)
+        if scheduler.get('end', INF) != INF:
+            scheduler.end = max(scaled(scheduler['end']), begin + 1)
+        for name in STEPS:
+            if scheduler.get(name):
+                scheduler[name] = scaled(scheduler[name])
+        if scheduler.get('milestones'):
+            scheduler.milestones = [scaled(step) for step in scheduler.milestones]
     cfg.train_cfg.max_iters = max_iters
-    cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
-    checkpoint = cfg.default_hooks.checkpoint
-    checkpoint.interval = scaled(checkpoint.interval)
+    if 'val_interval' in cfg.train_cfg:
+        cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if checkpoint.get('interval', -1) > 0:  # -1 saves none
+        checkpoint.interval = scaled(checkpoint.interval)

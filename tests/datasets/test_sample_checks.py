@@ -76,13 +76,15 @@ def test_check_pairs_exist_counts_samples(tmp_path):
     assert sample_checks.check_pairs_exist('Mine', [sample, unlabelled]) == 2
 
 
-@pytest.mark.parametrize('kind, name', [('image', 'a.jpg'), ('label', 'a.png')])
-def test_check_pairs_exist_names_missing_file(tmp_path, kind, name):
+@pytest.mark.parametrize('kind, name, remedy', [
+    ('image', 'a.jpg', 'each line of ann_file is the name of an image'),
+    ('label', 'a.png', 'add it or remove the image')])
+def test_check_pairs_exist_names_missing_file(tmp_path, kind, name, remedy):
     sample = write_pair(tmp_path)
     (tmp_path / name).unlink()
     message = error_of(sample_checks.check_pairs_exist, 'CamVidDataset', [sample])
     assert f'{kind} {tmp_path}/{name} is missing' in message
-    assert 'add it or remove the image' in message
+    assert remedy in message
 
 
 def test_check_pairs_exist_rejects_empty_data_set():

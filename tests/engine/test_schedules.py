@@ -196,6 +196,36 @@ def test_stretch_schedule_to_few_iterations(root, name, max_iters):
     assert cfg.default_hooks.checkpoint.interval >= 1
 
 
+@pytest.mark.parametrize('scheduler, expected', [
+    (dict(type='MultiStepLR', milestones=[200, 400]), dict(milestones=[10, 20])),
+    (dict(type='StepLR', step_size=200), dict(step_size=10)),
+    (dict(type='CosineAnnealingLR', T_max=600, end=600), dict(T_max=30, end=30)),
+    (dict(type='PolyLR', begin=100, end=600), dict(begin=5, end=30)),
+])
+@pytest.mark.parametrize('alone', [False, True])
+def test_stretch_schedule_scales_steps_of_schedulers(root, scheduler, expected, alone):
+    cfg = load(root, 'stdc1_camvid.py')
+    scheduler = dict(scheduler, by_epoch=False)
+    cfg.param_scheduler = scheduler if alone else [scheduler]
+    stretch_schedule(cfg, 30)
+    found = cfg.param_scheduler if alone else cfg.param_scheduler[0]
+    assert found == {**scheduler, 'begin': 0, **expected}
+    rates = rates_of([dict(found)], optimizer_of(1.), 30)
+    assert rates[0] == 1 > rates[-1] >= 0
+
+
+def test_stretch_schedule_keeps_what_is_not_set(root):
+    cfg = load(root, 'stdc1_camvid.py')
+    del cfg.train_cfg['val_interval']
+    cfg.default_hooks.checkpoint.interval = -1
+    stretch_schedule(cfg, 30)
+    assert 'val_interval' not in cfg.train_cfg
+    assert cfg.default_hooks.checkpoint.interval == -1
+    cfg.default_hooks.checkpoint = None
+    stretch_schedule(cfg, 60)
+    assert cfg.train_cfg.max_iters == 60
+
+
 def test_stretch_schedule_rejects_epochs(root):
     cfg = load(root, '_base_/schedules/encnet_120e.py')
     with pytest.raises(ValueError, match='train_cfg.max_epochs with --cfg-options'):

@@ -173,6 +173,16 @@ def test_check_dataset_warns_of_images_in_two_sets(data):
                for line in lines_of(done, 'warning: ')), done.stderr
 
 
+def test_check_dataset_reads_config_of_training_alone(data):
+    more = '\n'.join(f'{split}_{part} = None' for split in ('val', 'test')
+                     for part in ('dataloader', 'cfg', 'evaluator'))
+    done = run('check_dataset.py', config_of(data, more=more), '--workers', 1)
+    assert done.returncode == 0, done.stderr
+    assert 'train_dataloader, BaseSegDataset: 3 images and labels are sound' in (
+        done.stdout)
+    assert 'val_dataloader' not in done.stdout
+
+
 @pytest.mark.parametrize('words, message', [
     (['--workers', 0], '--workers must be at least 1, got 0'),
     (['--out', __file__ + '/report.json'], 'cannot be written'),

@@ -34,8 +34,8 @@ def check_agreement(cfg: Config, loaders: List[str],
         InputError: naming both keys and their values.
     """
     check_class_ids([
-        (f'{loader}.dataset', classes_of(dataset)) for loader in loaders
-        for dataset in datasets_of(cfg[loader].dataset)])
+        (key, classes_of(dataset)) for loader in loaders
+        for key, dataset in _datasets(cfg, loader)])
     heads = class_heads_of(cfg.model)
     if not heads:
         return
@@ -65,6 +65,8 @@ def _ignored_ids(cfg: Config, loaders: List[str],
                 name, default = LOSSES[name_of(loss)]
                 yield f'{key}.loss_decode.{name}', loss.get(name, default)
     for loader in loaders:
+        for key, dataset in _datasets(cfg, loader):
+            yield f'{key}.ignore_index', dataset.get('ignore_index')
         trains = training and loader == 'train_dataloader'
         for key, transform in transforms_of(cfg[loader].dataset, f'{loader}.dataset'):
             if transform.get('type') == 'LoadSegAnnotations':
@@ -77,6 +79,14 @@ def _ignored_ids(cfg: Config, loaders: List[str],
     if training and 'data_preprocessor' in cfg.model:
         yield ('model.data_preprocessor.seg_pad_val',
                cfg.model.data_preprocessor.get('seg_pad_val', IGNORED))
+
+
+def _datasets(cfg: Config, loader: str) -> Iterator[Tuple[str, dict]]:
+    """Yield key and config of each data set of a loader, also inside wrappers."""
+    for key, part in transforms_of(cfg[loader].dataset, f'{loader}.dataset'):
+        if 'datasets' not in part and not isinstance(part.get('dataset'), dict) and (
+                'pipeline' not in key):
+            yield key, part
 
 
 def _padding(key: str, transform: dict) -> Iterator[Tuple[str, Any]]:

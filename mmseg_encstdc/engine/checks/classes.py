@@ -1,12 +1,18 @@
 """Check that the classes of a config occur in its labels, with one id each."""
+import os.path as osp
 from typing import Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 
 from ...datasets.label_counts import LabelCounts
+from ...datasets.sample_checks import is_local
 from ...errors import InputError
 
-__all__ = ['check_same_ids', 'check_strictness', 'class_fault', 'ignored_ids']
+__all__ = [
+    'check_class_file', 'check_metainfo', 'check_same_ids', 'check_strictness',
+    'class_fault', 'ignored_ids'
+]
 
 LEVELS = ('error', 'warn')
 ACCEPTED = "accepted is data_checks = dict(missing_classes='error') or 'warn'"
@@ -23,6 +29,47 @@ def check_strictness(cfg: Config) -> None:
             raise InputError(f'data_checks has no key {key}; {ACCEPTED}')
         if value not in LEVELS:
             raise InputError(f'data_checks.missing_classes is {value!r}; {ACCEPTED}')
+
+
+def check_class_file(config: dict, key: str) -> None:
+    """Raise InputError for a missing file of classes.
+
+    MMEngine would take each character of its name for a class.
+
+    Args:
+        config: of a data set.
+        key: of the data set, for messages.
+    """
+    given = (config.get('metainfo') or {}).get('classes')
+    if isinstance(given, str) and is_local(given) and not osp.isfile(given):
+        raise InputError(f'{key}.metainfo.classes: {given} does not exist; give a list '
+                         'of names, or a file with one name a line')
+
+
+def check_metainfo(config: dict, dataset: BaseDataset, key: str) -> None:
+    """Raise InputError for class names that are empty or repeated, and ignored keys.
+
+    Args:
+        config: of a data set.
+        dataset: built from it.
+        key: of the data set, for messages.
+    """
+    names = list(dataset.metainfo.get('classes') or ())
+    if '' in names:
+        raise InputError(f'{key}.metainfo.classes: name {names.index("") + 1} of '
+                         f'{len(names)} is empty; remove it')
+    repeated = sorted({str(name) for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f'{key}.metainfo.classes names {", ".join(repeated)} more '
+                         'than once; give each class a name of its own')
+    given = config.get('metainfo') or {}
+    for name, remedy in (
+            ('label_map', 'map ids with LoadSegAnnotations(values=...)'),
+            ('reduce_zero_label', 'set reduce_zero_label of the data set itself')):
+        if name in given and given[name] != dataset.metainfo.get(name):
+            raise InputError(f'{key}.metainfo.{name} is {given[name]}, which '
+                             f'{type(dataset).__name__} does not read; remove it and '
+                             f'{remedy}')
 
 
 def class_fault(cfg: Config, loader: str, counts: LabelCounts,

@@ -14,7 +14,13 @@ from ...datasets.stray_files import find_strays
 from ...errors import InputError
 from ..config_errors import naming
 from ..configs import classes_of, datasets_of
-from .classes import check_same_ids, class_fault, ignored_ids
+from .classes import (
+    check_class_file,
+    check_metainfo,
+    check_same_ids,
+    class_fault,
+    ignored_ids,
+)
 from .parts import check_class_count
 
 __all__ = ['check_data', 'list_samples', 'reader_of', 'shared_images']
@@ -72,10 +78,13 @@ def list_samples(cfg: Config, config: dict,
         loader: key of its data loader, for messages.
 
     Raises:
-        InputError: when it cannot be built.
+        InputError: when it cannot be built, or does not read a part of its metainfo.
     """
-    with naming(cfg, f'{loader}.dataset'):
+    key = f'{loader}.dataset'
+    check_class_file(config, key)
+    with naming(cfg, key):
         dataset = build_without_pipeline(config)
+        check_metainfo(config, dataset, key)
         dataset.full_init()
         return dataset, dataset.data_list  # get_data_info copies every label map
 

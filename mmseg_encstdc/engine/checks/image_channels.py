@@ -154,8 +154,8 @@ def _check_transforms(pipeline: List[dict], key: str, bands: Optional[int],
         if name == 'Pad' and (bands or 0) > PAD_BANDS:
             raise InputError(
                 f'{key}: Pad cannot pad images of {bands} bands, at most {PAD_BANDS}; '
-                'leave it out and set model.data_preprocessor.size to the crop size, '
-                'which pads with the mean')
+                'leave it out and set size of model.data_preprocessor to the crop '
+                'size, which pads with the mean, and size_divisor there to None')
 
 
 def _may_change(pipeline: List[dict]) -> bool:

@@ -95,8 +95,8 @@ def check_various_sizes(loader: DataLoader, model: nn.Module) -> None:
         return
     ordered = sorted(sizes, key=lambda i: sizes[i][0] * sizes[i][1])
     _preprocess('train_dataloader', loader, model, [ordered[0], ordered[-1]], True,
-                'add a RandomCrop to its pipeline, and its size as '
-                'model.data_preprocessor.size')
+                'add a RandomCrop to its pipeline, set model.data_preprocessor.size to '
+                'its size, and size_divisor there to None')
 
 
 def _preprocess(key: str, loader: DataLoader, model: nn.Module, indices: List[int],
@@ -176,7 +176,7 @@ def check_monitored(cfg: Config, measured: Dict[str, float]) -> None:
         with naming(cfg, key):
             CheckpointHook(save_best=ranked, **rules)
     for key, hook in _hooks(cfg, 'monitor'):
-        if hook.get('strict'):
+        if hook['type'] == 'EarlyStoppingHook':  # else it never stops
             _check_measured(f'{key}.monitor', hook['monitor'], measured)
     schedulers = cfg.get('param_scheduler') or []
     for i, one in enumerate(schedulers if isinstance(schedulers, list) else []):

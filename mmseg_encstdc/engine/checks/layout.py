@@ -146,22 +146,36 @@ def _check_dataset(dataset: object, key: str) -> None:
             ('datasets', (list, tuple), 'a list of data sets'),
             ('data_root', str, 'a folder'),
             ('ann_file', str, 'a file'),
-            ('img_suffix', (str, list, tuple), 'a suffix such as .jpg'),
-            ('seg_map_suffix', (str, list, tuple), 'a suffix such as .png'),
+            ('img_suffix', (str, tuple), 'a suffix such as .jpg'),
+            ('seg_map_suffix', str, 'a suffix such as .png'),
             ('data_prefix', dict, 'a dict of folders'),
             ('metainfo', dict, 'a dict with classes and palette'),
             ('pipeline', (list, tuple), 'a list of transforms')):
         if dataset.get(name) is not None:
             _check_kind(dataset[name], f'{key}.{name}', kind, accepted)
-    for name, folder in (dataset.get('data_prefix') or {}).items():
-        if folder is not None:
-            _check_kind(folder, f'{key}.data_prefix.{name}', str, 'a folder')
+    _check_folders(dataset, key)
     for i, child in enumerate(dataset.get('datasets') or []):
         _check_dataset(child, f'{key}.datasets[{i}]')
     if isinstance(dataset.get('dataset'), dict):
         _check_dataset(dataset['dataset'], f'{key}.dataset')
     for i, transform in enumerate(dataset.get('pipeline') or []):
         _check_part(transform, f'{key}.pipeline[{i}]')
+
+
+def _check_folders(dataset: dict, key: str) -> None:
+    """Check data_prefix, and that labelled images have one suffix."""
+    prefix = dataset.get('data_prefix') or dict(seg_map_path='')
+    for name, folder in prefix.items():
+        if folder is not None:
+            _check_kind(folder, f'{key}.data_prefix.{name}', str, 'a folder')
+        elif dataset.get('data_root') is not None:
+            raise InputError(f'{key}.data_prefix.{name} is None, which MMEngine cannot '
+                             'join with data_root; leave it out, and if the base '
+                             'config has it, add _delete_=True to data_prefix')
+    if isinstance(dataset.get('img_suffix'), tuple) and 'seg_map_path' in prefix:
+        raise InputError(f'{key}.img_suffix is {dataset["img_suffix"]}, but the name '
+                         'of a label follows from one suffix; rename the images, or '
+                         'give ConcatDataset a data set for each suffix')
 
 
 def _check_training(cfg: Config) -> None:

@@ -176,6 +176,15 @@ def test_loss_with_ignored_id_of_its_own_is_compared(root, plain):
             ) in error_of(stdc)
 
 
+def test_ignored_id_of_data_set_is_compared(plain):
+    plain.train_dataloader.dataset.ignore_index = 0
+    assert error_of(plain) == (
+        f'{HEAD} is 255, but train_dataloader.dataset.ignore_index is 0; set both to '
+        'the same id')
+    plain.train_dataloader.dataset.ignore_index = 255
+    assert check_agreement(plain, TRAIN, training=True) is None
+
+
 def test_padding_that_is_not_ignored_would_change_the_loss(plain):
     """Show the wrong number that the check prevents: padding trained as class 0."""
     plain.model.data_preprocessor.seg_pad_val = 0
@@ -223,6 +232,16 @@ def test_classes_in_another_order_are_refused(plain):
     assert error_of(plain) == (
         'class c1 is 1 in train_dataloader.dataset and 0 in val_dataloader.dataset; '
         'give metainfo.classes of both in one order')
+
+
+def test_classes_in_another_order_name_the_data_set_of_a_wrapper(plain):
+    one, other = (copy.deepcopy(plain.train_dataloader.dataset) for _ in range(2))
+    other.metainfo.classes = ['c1', 'c0']
+    plain.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
+    assert error_of(plain) == (
+        'class c1 is 1 in train_dataloader.dataset.datasets[0] and 0 in '
+        'train_dataloader.dataset.datasets[1]; give metainfo.classes of both in one '
+        'order')
 
 
 def test_other_names_at_the_same_ids_are_accepted(plain):

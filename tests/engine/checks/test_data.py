@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmseg_encstdc import compat
 from mmseg_encstdc.engine import check_config, check_data
+from mmseg_encstdc.engine.checks import check_layout
 from mmseg_encstdc.engine.checks import data as data_checks
 from mmseg_encstdc.errors import InputError
 
@@ -40,6 +41,14 @@ def config_of(root, **dataset):
     return Config(dict(model=dict(decode_head=dict()),
                        train_dataloader=loader_of(root, **dataset),
                        val_dataloader=loader_of(root, 'val', **dataset)))
+
+
+def layout_of(root):
+    """Return a config with what check_layout reads of a test."""
+    return Config(dict(
+        model=dict(decode_head=dict()), test_cfg=dict(type='TestLoop'),
+        test_evaluator=dict(type='ConfusionMetric'),
+        test_dataloader=dict(sampler=dict(type='DefaultSampler'), **loader_of(root))))
 
 
 def error_of(function, *args):
@@ -275,6 +284,85 @@ def test_check_data_names_data_set_that_cannot_be_built(tmp_path):
     message = error_of(check_data, config_of(tmp_path, colour='red'), TRAIN)
     assert message.startswith('train_dataloader.dataset.colour: BaseSegDataset has no '
                               'argument colour')
+
+
+# --- Metainfo ----------------------------------------------------------------
+
+
+def test_check_data_reads_classes_of_a_file(tmp_path):
+    write(tmp_path, [[[0, 1]]])
+    names = tmp_path / 'names.txt'
+    config = config_of(tmp_path)
+    config.train_dataloader.dataset.metainfo = dict(classes=str(names))
+    message = error_of(check_data, config, TRAIN)
+    assert message.startswith(
+        f'train_dataloader.dataset.metainfo.classes: {names} does not exist')
+    names.write_text('ground\nsky\n\n')
+    assert 'name 3 of 3 is empty' in error_of(check_data, config, TRAIN)
+    names.write_text('ground\nsky\n')
+    assert check_data(config, TRAIN) is None
+
+
+def test_check_data_rejects_repeated_class(tmp_path):
+    write(tmp_path, [[[0, 1, 2]]])
+    config = config_of(tmp_path)
+    config.train_dataloader.dataset.metainfo.classes = ['sky', 'ground', 'sky']
+    assert 'metainfo.classes names sky more than once' in error_of(
+        check_data, config, TRAIN)
+
+
+@pytest.mark.parametrize('name, value, remedy', [
+    ('label_map', {0: 1, 1: 0}, 'LoadSegAnnotations(values=...)'),
+    ('reduce_zero_label', True, 'set reduce_zero_label of the data set itself')])
+def test_check_data_rejects_metainfo_that_is_not_read(tmp_path, name, value, remedy):
+    write(tmp_path, [[[0, 1, 2]]])
+    config = config_of(tmp_path)
+    dataset = config.train_dataloader.dataset
+    dataset.metainfo[name] = value
+    message = error_of(check_data, config, TRAIN)
+    assert f'metainfo.{name} is {value}, which BaseSegDataset does not read' in message
+    assert remedy in message
+    del dataset.metainfo[name]
+    if name == 'label_map':
+        dataset.pipeline[1] = dict(type='LoadSegAnnotations', values={0: 1, 1: 0, 2: 0})
+    else:
+        dataset.reduce_zero_label = True
+    assert check_data(config, TRAIN) is None
+
+
+# --- Folders and lists -------------------------------------------------------
+
+
+def test_check_layout_rejects_folder_of_none_beside_data_root(tmp_path):
+    write(tmp_path, [[[0, 1]]])
+    config = layout_of(tmp_path)
+    dataset = config.test_dataloader.dataset
+    dataset.data_prefix.seg_map_path = None
+    message = error_of(check_layout, config, ['test'])
+    assert 'test_dataloader.dataset.data_prefix.seg_map_path is None' in message
+    assert 'leave it out' in message
+    del dataset.data_prefix['seg_map_path']
+    assert check_layout(config, ['test']) is None
+    assert check_data(config, ['test_dataloader']) is None
+
+
+def test_check_layout_rejects_two_suffixes_of_labelled_images(tmp_path):
+    write(tmp_path, [[[0, 1]], [[1, 0]]])
+    (tmp_path / 'images/train/1.jpg').rename(tmp_path / 'images/train/1.JPG')
+    config = layout_of(tmp_path)
+    dataset = config.test_dataloader.dataset
+    dataset.img_suffix = ('.jpg', '.JPG')
+    assert 'rename the images' in error_of(check_layout, config, ['test'])
+    del dataset.data_prefix['seg_map_path']
+    assert check_layout(config, ['test']) is None
+    assert check_data(config, ['test_dataloader']) is None
+
+
+def test_check_data_names_text_file_that_is_not_utf_8(tmp_path):
+    write(tmp_path, [[[0, 1]]])
+    (tmp_path / 'list.txt').write_bytes('bäume\n'.encode('latin-1'))
+    message = error_of(check_data, config_of(tmp_path, ann_file='list.txt'), TRAIN)
+    assert message.endswith('save ann_file, or the file of classes, as UTF-8')
 
 
 def test_check_config_leaves_addresses_to_their_backend(tmp_path):

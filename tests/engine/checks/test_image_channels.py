@@ -2,7 +2,11 @@
 import copy
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
 from mmseg_encstdc.engine.checks.image_channels import (
     check_image_channels,
@@ -138,8 +142,14 @@ def test_pad_of_many_bands_is_rejected_with_a_remedy(root):
     cfg = Config.fromfile(root / 'configs/encnet_r18_camvid.py')
     message = error_of(check_image_channels, set_channels(cfg, 5, 5, 5), LOADERS)
     assert 'Pad cannot pad images of 5 bands' in message
-    assert 'model.data_preprocessor.size' in message
+    assert 'set size of model.data_preprocessor' in message
+    assert 'size_divisor there to None' in message
     assert check_image_channels(without(cfg, 'Pad'), LOADERS) is None
+    preprocessor = MODELS.build(
+        dict(cfg.model.data_preprocessor, size=(8, 8), size_divisor=None))
+    sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 4, 4)))
+    batch = dict(inputs=[torch.zeros(5, 4, 4)], data_samples=[sample])
+    assert preprocessor(batch, training=True)['inputs'].shape == (1, 5, 8, 8)
 
 
 def test_argument_that_the_loader_does_not_take_is_one_line(cfg):

@@ -118,6 +118,10 @@ FAULTS = [
      ['param_scheduler[0].powr', REMEDY.format('power')]),
     ('param_scheduler', [dict(type='ReduceOnPlateauLR', monitor='mIou')],
      ['param_scheduler[0].monitor', REMEDY.format('mIoU')]),
+    ('param_scheduler', [dict(type='ReduceOnPlateauLR', by_epoch=False)],
+     ['param_scheduler[0]', 'set by_epoch=True']),
+    ('custom_hooks', [dict(type='EarlyStoppingHook', monitor='miou', rule='greater')],
+     ['custom_hooks[0].monitor', REMEDY.format('mIoU')]),
     ('custom_hooks', [dict(type='EMAHok')],
      ['custom_hooks[0].type', REMEDY.format('EMAHook')]),
     ('custom_hooks', [dict(type='EMAHook', ema_type='Averaged')],
@@ -288,8 +292,9 @@ def test_try_training_accepts_removed_hook(cfg):
 # --- What would be late ------------------------------------------------------------
 
 
-def test_save_best_auto_ranks_pixel_accuracy(cfg):
-    cfg.default_hooks.checkpoint.save_best = 'auto'
+@pytest.mark.parametrize('best', ['auto', ['mIoU', 'PA']])
+def test_save_best_ranks_pixel_accuracy(cfg, best):
+    cfg.default_hooks.checkpoint.save_best = best
     check(cfg)
     build_runner(cfg).train()
     assert len(list(Path(cfg.work_dir).glob('best_PA_iter_*.pth'))) == 1
@@ -357,6 +362,8 @@ def test_try_training_names_train_images_of_various_sizes(cfg, tmp_path):
     cfg.model.data_preprocessor.update(size=(24, 24), size_divisor=None)
     message = error_of(cfg)
     assert 'train_dataloader' in message and 'RandomCrop' in message
+    assert 'set model.data_preprocessor.size' in message
+    assert 'size_divisor there to None' in message
     dataset.pipeline.insert(3, crop)
     assert 'train' in check(cfg)
 
