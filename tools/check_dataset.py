@@ -68,17 +68,19 @@ def progress(steps: Iterable, description: str, total: int) -> Iterable:
 
 
 def show(loader: str, same: str, report: LoaderReport) -> None:
-    """Print the shares of the classes."""
+    """Print the shares of the classes, if any were counted."""
     if same:
         print(f'{loader}: the same files as {same}')
+        return
+    state = ', with the faults below' if report.faults else ' and labels are sound'
+    print(f'{loader}, {" and ".join(report.types)}: {len(report.paths)} images{state}')
+    if not any(share for _, share in report.shares()):
         return
     unit = 'images' if report.class_images else 'pixels'
     table = PrettyTable(['class', f'percent of all {unit}'])
     for name, share in report.shares():
         table.add_row([name, f'{100 * share:.2f}'])
-    state = 'with faults' if report.faults else 'and labels are sound'
-    print(f'{loader}, {" and ".join(report.types)}: {len(report.paths)} images {state}'
-          f'\n{table}')
+    print(table)
 
 
 def finish(reports: Dict[str, LoaderReport], out: str) -> int:

@@ -100,6 +100,10 @@ class LabelCounts:
                        if self.reduced else '')
             return ('if these are the classes in this order, load the labels with '
                     f'LoadSegAnnotations(values={{{mapped}}}){reduced}')
+        if found == [0, 255]:
+            return ('255 is ignored; if these are masks of one object, load them with '
+                    'LoadSegAnnotations(values={0: 0, 255: 1}), give the data set two '
+                    'classes and set num_classes=2')
         return 'add labels with what is missing'
 
 

@@ -64,7 +64,7 @@ class SampleError(InputError):
     """
 
     # An error of a data worker is made again from its message alone.
-    def __init__(self, message: str, kind: str = 'other faults'):
+    def __init__(self, message: str, kind: str = 'faults'):
         super().__init__(message)
         self.kind = kind
 
@@ -208,9 +208,10 @@ def check_label_ids(path: str, ids: Iterable[int], num_classes: int,
         raise SampleError(
             f'label {path} holds the values {", ".join(map(str, invalid[:10]))}; '
             f'accepted are 0 to {num_classes - 1} and '
-            f'{", ".join(map(str, sorted(ignored)))} (ignore). Map the file, with '
-            'LoadSegAnnotations(values=...) or a script, or give the data set a class '
-            'for each', 'labels with values outside the classes')
+            f'{", ".join(map(str, sorted(ignored)))} (ignore). If 0 is to be ignored '
+            'and the classes begin at 1, set reduce_zero_label=True in the data set; '
+            'else map the values with LoadSegAnnotations(values=...), or give the data '
+            'set a class for each', 'labels with values outside the classes')
 
 
 def check_image(path: str) -> Optional[Tuple[int, int]]:

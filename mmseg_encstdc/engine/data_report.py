@@ -79,9 +79,11 @@ class LoaderReport:
 
     def lines(self) -> List[str]:
         """Return one line for each kind of fault: its number and the first one."""
-        return [messages[0] if len(messages) == 1 else
-                f'{len(messages)} {kind}, the first: {messages[0]}'
-                for kind, messages in self.faults.items()]
+        found = [messages[0] if len(messages) == 1 else
+                 f'{len(messages)} {kind}, the first: {messages[0]}'
+                 for kind, messages in self.faults.items()]
+        return [line if line.startswith(self.loader) else f'{self.loader}: {line}'
+                for line in found]
 
     def shares(self) -> List[Tuple[str, float]]:
         """Return the share of each class, and of ignored pixels, 0 to 1."""

@@ -170,7 +170,7 @@ def test_check_label_values_names_ids_out_of_range():
     message = error_of(sample_checks.check_label_values, 'a.png', label, 11)
     assert 'label a.png holds the values 11, 40;' in message
     assert 'accepted are 0 to 10 and 255 (ignore)' in message
-    assert 'Map the file, with LoadSegAnnotations(values=...)' in message
+    assert 'map the values with LoadSegAnnotations(values=...)' in message
 
 
 def test_check_label_values_names_at_most_ten_ids():

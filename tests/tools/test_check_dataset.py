@@ -78,7 +78,8 @@ def test_train_refuses_binary_masks_and_follows_its_remedy(data, tmp_path):
 def test_check_dataset_refuses_binary_masks(data):
     done = run('check_dataset.py', config_of(data, STOCK), '--workers', 1)
     assert done.returncode == 1
-    assert 'train_dataloader, BaseSegDataset: 3 images with faults' in done.stdout
+    assert 'train_dataloader, BaseSegDataset: 3 images, with the faults below' in (
+        done.stdout)
     line, = lines_of(done, 'error: ')
     assert 'train_dataloader: class 1 (road) occurs in none of the 3 labels' in line
     warning, = lines_of(done, 'warning: ')
@@ -157,7 +158,8 @@ def test_check_dataset_counts_faults_of_one_kind(data, tmp_path):
              f'label {labels}/train3.png is 5 x 4'),
             ('', f'image {images}/train5.jpg cannot be read'),
             ('', f'label {labels}/train6.png holds the values 7')]:
-        assert any(line.startswith(f'error: {start}') and end in line for line in lines)
+        start = f'error: train_dataloader: {start}'
+        assert any(line.startswith(start) and end in line for line in lines)
     faults = json.loads((tmp_path / 'report.json').read_text())[
         'loaders']['train_dataloader']['faults']
     assert sorted(fault['count'] for fault in faults) == [1, 1, 2, 2]

@@ -122,6 +122,20 @@ def test_check_data_counts_after_the_label_map(tmp_path):
     assert check_data(config, TRAIN) is None
 
 
+def test_check_data_recognizes_masks_of_another_number_of_classes(tmp_path):
+    write(tmp_path, [[[0, 0, 255]]])
+    config = config_of(tmp_path, classes=tuple('abc'))
+    message = error_of(check_data, config, TRAIN)
+    assert '255 is ignored; if these are masks of one object' in message
+    dataset = config.train_dataloader.dataset
+    dataset.pipeline[1] = eval('dict(type="LoadSegAnnotations", ' + message.split(
+        'LoadSegAnnotations(')[1].split(')')[0] + ')')
+    dataset.metainfo.classes = ('ground', 'object')
+    for key in ('decode_head', 'auxiliary_head'):
+        config.model[key].num_classes = 2
+    assert check_data(config, TRAIN) is None
+
+
 def test_check_data_lists_five_missing_classes(tmp_path):
     write(tmp_path, [[[0, 0, 1]]])
     message = error_of(check_data, config_of(tmp_path, classes=tuple('abcdefghi')),
