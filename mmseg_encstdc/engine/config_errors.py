@@ -34,6 +34,7 @@ REMEDIES = {
     'meta information of the': 'the data sets of ConcatDataset differ in classes or '
                                'palette; give each the same metainfo',
     'should be specified when testing': 'give metainfo=dict(classes=[...])',
+    'levels of symbolic links': 'remove the link that leads to a folder above it',
     'out of memory': 'lower batch_size or the crop size',
     'seg_map_path': UNLABELLED,
     'gt_sem_seg': UNLABELLED,
