@@ -14,6 +14,7 @@ compat.prepare()
 from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
 from mmseg.registry import (  # noqa: E402
     DATASETS,
+    HOOKS,
     METRICS,
     MODELS,
     PARAM_SCHEDULERS,
@@ -50,13 +51,15 @@ NEW = (
                       'SemanticEncodingLoss')),
     (MODELS, segmentors, ('ChipEncoderDecoder', )),
     (MODELS, classifiers, ('STDCClassifier', )),
-    (DATASETS, datasets, ('CamVidDataset', 'ImageFolderDataset')),
+    (DATASETS, datasets, ('CamVidDataset', 'ImageFolderDataset',
+                          'SkipBadImages')),
     (DATASETS, scenes, ('ScenesDataset', )),
     (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
                             'EnlargeToCrop', 'PackClassInputs',
                             'RandomResizedCrop')),
     (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
     (METRICS, scenes, ('PairAccuracy', )),
+    (HOOKS, engine, ('CountBadImages', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
     # The runner looks for wrappers in MMEngine's registry only.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),

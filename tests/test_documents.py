@@ -16,7 +16,7 @@ def test_environment_page_has_every_variable_of_the_project(root):
     files = [file for folder in SOURCES for file in (root / folder).rglob('*')
              if file.suffix in ('.py', '.sh') and '.mim' not in file.parts]
     variables = {name for file in files
-                 for name in re.findall(r'MMSEG_ENCSTDC_[A-Z]+', file.read_text())}
+                 for name in re.findall(r'MMSEG_ENCSTDC_[A-Z_]+', file.read_text())}
     page = (root / 'docs' / 'environment.md').read_text()
     assert len(variables) >= 4
     assert {name for name in variables if f'`{name}`' not in page} == set()

@@ -1,4 +1,5 @@
 """Read data with the data sets and loaders of the stack."""
+import os
 from typing import Optional, Tuple
 
 import cv2
@@ -6,15 +7,38 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
+from ..errors import InputError
+
 __all__ = [
-    'DECODE_ERRORS', 'LOAD_ERRORS', 'build_without_pipeline',
-    'metainfo_without_files', 'restore_sides'
+    'DECODE_ERRORS', 'LOAD_ERRORS', 'PIXEL_LIMIT', 'build_without_pipeline',
+    'metainfo_without_files', 'pixel_limit', 'restore_sides'
 ]
 
 # Exceptions of decoders for a file that is no image, or is truncated.
 DECODE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError, cv2.error)
 # mmcv's loader asserts that there is an image.
 LOAD_ERRORS = (*DECODE_ERRORS, AssertionError)
+PIXEL_LIMIT = 'MMSEG_ENCSTDC_MAX_PIXELS'
+
+
+def pixel_limit() -> int:
+    """Return the largest number of pixels of a picture: Pillow's, or the user's.
+
+    Pillow and OpenCV have limits of their own; a larger one of the user is passed on.
+
+    Raises:
+        InputError: when the environment variable is no positive number.
+    """
+    default = 2 * (Image.MAX_IMAGE_PIXELS or 2**29)
+    text = os.environ.get(PIXEL_LIMIT)
+    if text is None:
+        return default
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f'{PIXEL_LIMIT} is {text!r}; give a number of pixels, 1 or '
+                         'more')
+    if int(text) > default:
+        Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)
+    return int(text)
 
 
 def restore_sides(label: np.ndarray,

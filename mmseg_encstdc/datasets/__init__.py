@@ -1,4 +1,5 @@
 """Define data sets, their transforms, and checks of their files."""
+from .bad_images import SkipBadImages
 from .camvid import CamVidDataset
 from .class_transforms import PackClassInputs, RandomResizedCrop
 from .image_folder import ImageFolderDataset
@@ -6,5 +7,6 @@ from .transforms import ColorJitter, EnlargeToCrop, LoadSegAnnotations, LoadSegI
 
 __all__ = [
     'CamVidDataset', 'ColorJitter', 'EnlargeToCrop', 'ImageFolderDataset',
-    'LoadSegAnnotations', 'LoadSegImage', 'PackClassInputs', 'RandomResizedCrop'
+    'LoadSegAnnotations', 'LoadSegImage', 'PackClassInputs', 'RandomResizedCrop',
+    'SkipBadImages'
 ]

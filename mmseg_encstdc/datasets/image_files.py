@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..compat.data import DECODE_ERRORS
+from ..compat.data import DECODE_ERRORS, PIXEL_LIMIT, pixel_limit
 from ..errors import InputError
 from .image_formats import (
     AS_STORED,
@@ -17,14 +17,15 @@ from .image_formats import (
     SEPARATED,
     WHITE_IS_ZERO,
     PixelFormat,
+    count_pixels,
     is_tiff,
     orientation_of,
     pixel_format,
     turn,
 )
-from .sample_checks import unreadable
+from .sample_checks import SampleError, unreadable
 
-__all__ = ['DTYPES', 'check_eight_bit', 'read_bands']
+__all__ = ['DTYPES', 'check_eight_bit', 'check_pixels', 'read_bands']
 
 DTYPES = ('uint8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64')
 JPEG = b'\xff\xd8\xff'
@@ -32,6 +33,26 @@ JPEG = b'\xff\xd8\xff'
 TIFF_ERRORS = (*DECODE_ERRORS, ValueError, KeyError, IndexError, TypeError,
                RuntimeError, ImportError, MemoryError, ArithmeticError,
                AttributeError, struct.error)
+
+
+def check_pixels(path: str) -> None:
+    """Raise InputError for a local file whose header says that it is very large.
+
+    A file of a few kilobytes can decode to gigabytes. The limit is Pillow's, or the
+    environment variable MMSEG_ENCSTDC_MAX_PIXELS.
+
+    Args:
+        path: file; what is no local file is not checked.
+    """
+    if not os.path.isfile(path):
+        return
+    with open(path, 'rb') as file:
+        found = count_pixels(file)
+    if found and found > pixel_limit():
+        raise SampleError(
+            f'image {path} has {found} pixels, above the limit of {pixel_limit()}; cut '
+            f'it into tiles, or set {PIXEL_LIMIT}={found} if you trust it',
+            'images above the limit of pixels')
 
 
 def check_eight_bit(path: str, keeps_depth: bool = False) -> None:

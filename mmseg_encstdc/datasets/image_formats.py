@@ -1,7 +1,9 @@
 """Look at the pixels of an image file without decoding them."""
 import io
 import os
+import re
 import struct
+import warnings
 from typing import BinaryIO, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -11,7 +13,8 @@ from ..compat.data import DECODE_ERRORS
 
 __all__ = [
     'AS_STORED', 'BLACK_IS_ZERO', 'RGB', 'SEPARATED', 'WHITE_IS_ZERO', 'PixelFormat',
-    'is_tiff', 'label_orientation', 'orientation_of', 'pixel_format', 'turn'
+    'count_pixels', 'is_tiff', 'label_orientation', 'orientation_of', 'pixel_format',
+    'turn'
 ]
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF
@@ -79,6 +82,28 @@ def pixel_format(file: BinaryIO) -> Optional[PixelFormat]:
             return PixelFormat(bands, PILLOW_DTYPES.get(image.mode, 'uint8'),
                                alpha='A' in image.getbands())
     except HEADER_ERRORS:
+        return None
+
+
+def count_pixels(file: BinaryIO) -> Optional[int]:
+    """Return height times width by the header of a file, open at its beginning.
+
+    Returns:
+        None for a format that Pillow does not know, and for a damaged header.
+    """
+    try:
+        if is_tiff(file.read(4)):
+            file.seek(0)
+            first = next(_tiff_pages(file))
+            return first['ImageWidth'] * first['ImageLength']
+        file.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return image.size[0] * image.size[1]
+    except Image.DecompressionBombError as error:
+        return int(re.search(r'\((\d+) pixels\)', str(error))[1])
+    except (*HEADER_ERRORS, StopIteration):
         return None
 
 

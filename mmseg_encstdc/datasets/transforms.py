@@ -10,7 +10,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from ..compat.data import DECODE_ERRORS, LOAD_ERRORS, restore_sides
 from ..errors import InputError
-from .image_files import DTYPES, check_eight_bit, read_bands
+from .image_files import DTYPES, check_eight_bit, check_pixels, read_bands
 from .image_formats import label_orientation, turn
 from .label_values import LabelValues
 from .sample_checks import (
@@ -42,8 +42,9 @@ class LoadSegImage(LoadImageFromFile):
             ``imdecode_backend`` go with the default ``bands`` and ``dtype`` only.
 
     Raises:
-        InputError: when an argument is not accepted, the image cannot be read, has
-            other bands or pixels of another type, or holds NaN or infinity.
+        InputError: when an argument is not accepted, the image cannot be read, is
+            above the limit of pixels, has other bands or pixels of another type, or
+            holds NaN or infinity.
     """
 
     def __init__(self, bands: int = 3, dtype: str = 'uint8', **kwargs):
@@ -69,6 +70,7 @@ class LoadSegImage(LoadImageFromFile):
         ``dtype``. Three bands are BGR, others in the order of the file.
         """
         path = results['img_path']
+        check_pixels(path)
         try:
             if self.reads_bands:
                 return self._load_bands(results)

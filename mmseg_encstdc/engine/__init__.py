@@ -1,4 +1,5 @@
 """Prepare and check a run of MMEngine's runner."""
+from .bad_images import CountBadImages
 from .checkpoints import check_fits, read_checkpoint
 from .checks import (
     check_config,
@@ -22,10 +23,10 @@ from .launch import (
 from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [
-    'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
-    'SelectFitting', 'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_trained_classes', 'check_writable', 'datasets_of', 'input_format',
-    'load_config', 'naming', 'naming_checkpoint', 'prepare_run', 'raw_ids_of',
-    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
-    'try_run', 'try_training', 'use_mode'
+    'CPUDistributedDataParallel', 'CountBadImages', 'ExponentialWarmup',
+    'ForgetForeignBest', 'SelectFitting', 'build_runner', 'check_config',
+    'check_data', 'check_fits', 'check_trained_classes', 'check_writable',
+    'datasets_of', 'input_format', 'load_config', 'naming', 'naming_checkpoint',
+    'prepare_run', 'raw_ids_of', 'read_checkpoint', 'start_processes',
+    'stop_processes', 'stretch_schedule', 'try_run', 'try_training', 'use_mode'
 ]

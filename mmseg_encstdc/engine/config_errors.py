@@ -36,6 +36,7 @@ REMEDIES = {
                                'palette; give each the same metainfo',
     'should be specified when testing': 'give metainfo=dict(classes=[...])',
     "'utf-8' codec can't decode": 'save ann_file, or the file of classes, as UTF-8',
+    'levels of symbolic links': 'remove the link that leads to a folder above it',
     'out of memory': 'lower batch_size or the crop size',
     'seg_map_path': UNLABELLED,
     'gt_sem_seg': UNLABELLED,
@@ -89,8 +90,9 @@ def describe(error: Exception, cfg: Config, key: str,
 
 def close_match(name: str, names: Iterable[str]) -> str:
     """Return '; did you mean X?' for the closest of some names, or ''."""
-    close = difflib.get_close_matches(str(name), list(names), 1)
-    return f'; did you mean {close[0]}?' if close else ''
+    names = {str(known).lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), list(names), 1)
+    return f'; did you mean {names[close[0]]}?' if close else ''
 
 
 def _unregistered(match: re.Match, cfg: Config, where: str, value: object,

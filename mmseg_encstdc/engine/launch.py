@@ -17,6 +17,7 @@ from .. import compat
 from ..compat.hooks import drop_removed_hooks, give_rules
 from ..compat.trial import note_failures
 from ..errors import InputError, as_input_error
+from .bad_images import allow_bad_images
 from .checks import check_config, check_data, check_layout
 from .config_errors import naming
 from .configs import bind_classes
@@ -49,6 +50,8 @@ def prepare_run(cfg: Config, loaders: List[str], launcher: str = 'none',
         # PyTorch's DataLoader rejects persistent workers at num_workers=0.
         if isinstance(cfg.get(name), dict) and cfg[name].get('num_workers', 0) == 0:
             cfg[name].persistent_workers = False
+    if training:
+        allow_bad_images(cfg)
     start_processes(cfg, launcher)
     rank, world_size = get_dist_info()
     if keep_folder or rank == 0:

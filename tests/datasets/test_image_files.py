@@ -1,6 +1,8 @@
 """Pictures of every kind are read as they are, or rejected in one line."""
 import importlib.util
 import io
+import struct
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -15,6 +17,7 @@ from mmseg_encstdc.datasets import (
     LoadSegImage,
     image_files,
 )
+from mmseg_encstdc.datasets.image_files import check_pixels
 from mmseg_encstdc.datasets.image_formats import orientation_of, pixel_format, turn
 from mmseg_encstdc.datasets.pair_reader import PairReader
 from mmseg_encstdc.errors import InputError
@@ -428,3 +431,39 @@ def test_pixel_format_of_overviews_is_that_of_the_first_page(tmp_path, tifffile)
 def test_color_jitter_rejects_other_than_8_bit_colours(image):
     message = error_of(ColorJitter(), dict(img=image))
     assert 'ColorJitter' in message and 'leave it out' in message
+
+
+# --- The limit of pixels -----------------------------------------------------
+
+
+def write_png_header(path, width, height):
+    """Write a PNG that says its size, with next to no pixels."""
+    def chunk(kind, content):
+        return (struct.pack('>I', len(content)) + kind + content
+                + struct.pack('>I', zlib.crc32(kind + content)))
+
+    size = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', size)
+                     + chunk(b'IDAT', zlib.compress(bytes(99))) + chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize('arguments', [{}, dict(bands=3, dtype='uint16')])
+def test_load_refuses_more_pixels_than_the_limit_by_its_header(tmp_path, arguments):
+    write_png_header(tmp_path / 'bomb.png', 30000, 30000)
+    message = error_of(load, tmp_path / 'bomb.png', **arguments)
+    assert 'bomb.png has 900000000 pixels, above the limit of 178956970' in message
+    assert 'MMSEG_ENCSTDC_MAX_PIXELS=900000000' in message
+
+
+def test_pixel_limit_is_that_of_the_environment(tmp_path, monkeypatch, tifffile):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
+    path = write_tiff(tifffile, tmp_path / 'a.tif', draw(12, 16, 5))
+    monkeypatch.setenv('MMSEG_ENCSTDC_MAX_PIXELS', '191')
+    assert 'has 192 pixels, above the limit of 191' in error_of(load, path, bands=5)
+    monkeypatch.setenv('MMSEG_ENCSTDC_MAX_PIXELS', '192')
+    assert load(path, bands=5).shape == (12, 16, 5)
+    write_png_header(tmp_path / 'bomb.png', 30000, 30000)
+    monkeypatch.setenv('MMSEG_ENCSTDC_MAX_PIXELS', '900000000')  # the message's remedy
+    check_pixels(str(tmp_path / 'bomb.png'))
+    monkeypatch.setenv('MMSEG_ENCSTDC_MAX_PIXELS', 'many')
+    assert "MMSEG_ENCSTDC_MAX_PIXELS is 'many'" in error_of(load, path, bands=5)

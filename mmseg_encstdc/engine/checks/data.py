@@ -9,9 +9,10 @@ from ... import compat
 from ...compat.data import build_without_pipeline
 from ...datasets.label_counts import LabelCounts
 from ...datasets.pair_reader import PairReader
-from ...datasets.sample_checks import check_pairs_exist
+from ...datasets.sample_checks import SampleError, check_pairs_exist
 from ...datasets.stray_files import find_strays
 from ...errors import InputError
+from ..bad_images import bad_images_allowed
 from ..config_errors import naming
 from ..configs import classes_of, datasets_of
 from .classes import (
@@ -50,9 +51,10 @@ def check_data(cfg: Config, loaders: List[str], world_size: int = 1) -> None:
     found, images = [], {}
     for loader in loaders:
         counts, paths = LabelCounts(), []
+        allowed = bad_images_allowed(cfg) if loader == 'train_dataloader' else 0
         for config in datasets_of(cfg[loader].dataset):
             dataset, samples = list_samples(cfg, config, loader)
-            _check_files(cfg, config, dataset, samples, counts)
+            allowed = _check_files(cfg, config, dataset, samples, counts, allowed)
             paths += [sample['img_path'] for sample in samples]
             classes = dataset.metainfo.get('classes')
             if classes:
@@ -125,8 +127,20 @@ def _report(fault: Optional[Exception]) -> None:
 
 
 def _check_files(cfg: Config, config: dict, dataset: BaseDataset, samples: List[dict],
-                 counts: LabelCounts) -> None:
-    """Check that all files exist, decode some, and count their labels."""
+                 counts: LabelCounts, allowed: int) -> int:
+    """Check that all files exist, decode some, and count their labels.
+
+    Args:
+        cfg: a whole experiment.
+        config: of the data set.
+        dataset: built from it.
+        samples: of it.
+        counts: to add labels to.
+        allowed: number of samples that may have a fault.
+
+    Returns:
+        The number of samples that may still have one.
+    """
     name = type(dataset).__name__
     strays = find_strays(dataset, samples)
     for line in strays.errors:
@@ -135,10 +149,19 @@ def _check_files(cfg: Config, config: dict, dataset: BaseDataset, samples: List[
         compat.warn(f'{name}: {line}')
     reader = reader_of(cfg, config, dataset)
     samples = reader.needed(samples)
-    check_pairs_exist(name, samples, reader.local)
+    if not allowed or not samples:
+        check_pairs_exist(name, samples, reader.local)
     counts.add_set(reader, samples)
     for sample in samples[::-(-len(samples) // SAMPLE)]:
-        counts.add(reader.read(sample))
+        try:
+            check_pairs_exist(name, [sample], reader.local)
+            counts.add(reader.read(sample))
+        except SampleError as error:
+            if not allowed:
+                raise
+            allowed -= 1
+            compat.warn(f'left out of training: {error}')
+    return allowed
 
 
 def _check_same(first: str, expected: tuple, loader: str,

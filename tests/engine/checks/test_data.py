@@ -131,8 +131,7 @@ def test_check_data_recognizes_masks_of_another_number_of_classes(tmp_path):
     dataset.pipeline[1] = eval('dict(type="LoadSegAnnotations", ' + message.split(
         'LoadSegAnnotations(')[1].split(')')[0] + ')')
     dataset.metainfo.classes = ('ground', 'object')
-    for key in ('decode_head', 'auxiliary_head'):
-        config.model[key].num_classes = 2
+    config.model.decode_head.num_classes = 2
     assert check_data(config, TRAIN) is None
 
 
@@ -387,3 +386,13 @@ def test_check_config_leaves_addresses_to_their_backend(tmp_path):
     assert check_config(config, TRAIN) is None
     assert 'none does not exist' in error_of(
         check_config, config_of(tmp_path / 'none'), TRAIN)
+
+
+def test_check_data_names_links_in_a_circle(tmp_path):
+    write(tmp_path, [[[0, 1]]])
+    (tmp_path / 'images/train/again').symlink_to(tmp_path / 'images/train')
+    message = error_of(check_data, config_of(tmp_path), TRAIN)
+    assert 'symbolic links' in message and 'images/train/again' in message
+    assert 'remove the link that leads to a folder above it' in message
+    (tmp_path / 'images/train/again').unlink()
+    assert check_data(config_of(tmp_path), TRAIN) is None
