@@ -11,7 +11,7 @@ from . import compat
 
 compat.prepare()
 
-from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
+from mmengine.registry import HOOKS, MODEL_WRAPPERS  # noqa: E402
 from mmseg.registry import (  # noqa: E402
     DATASETS,
     METRICS,
@@ -58,6 +58,7 @@ NEW = (
     (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
     (METRICS, scenes, ('PairAccuracy', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
+    (HOOKS, engine, ('SafeCheckpointHook', )),
     # The runner looks for wrappers in MMEngine's registry only.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )

@@ -1,5 +1,5 @@
 """Learning rate schedules: exponential warm-up, and changes of length."""
-from typing import List, Union
+from typing import Iterable, List, Union
 
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
@@ -51,7 +51,8 @@ class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
         ]
 
 
-def stretch_schedule(cfg: Config, max_iters: int) -> None:
+def stretch_schedule(cfg: Config, max_iters: int,
+                     by_hand: Iterable[str] = ()) -> None:
     """Scale a schedule in iterations to another length.
 
     ``begin`` and ``end`` of every scheduler and the intervals of validation and
@@ -60,6 +61,8 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
     Args:
         cfg: changed in place.
         max_iters: new length, at least 1.
+        by_hand: keys of the config that keep their value, such as
+            'train_cfg.val_interval'.
 
     Raises:
         InputError: when the schedule counts epochs, or max_iters is below 1.
@@ -71,14 +74,15 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
     if max_iters < 1:
         raise InputError(f'--max-iters must be at least 1, got {max_iters}')
 
-    def scaled(steps: int) -> int:
-        return max(1, round(steps * max_iters / old))
+    def scale(part: dict, name: str, key: str) -> None:
+        if part.get(name, 0) > 0 and f'{key}.{name}' not in by_hand:
+            part[name] = max(1, round(part[name] * max_iters / old))
 
-    for scheduler in cfg.get('param_scheduler') or []:
-        begin = scaled(scheduler['begin']) if scheduler.get('begin') else 0
-        scheduler.begin = begin
-        scheduler.end = max(scaled(scheduler['end']), begin + 1)
+    for i, scheduler in enumerate(cfg.get('param_scheduler') or []):
+        for name in ('begin', 'end'):
+            scale(scheduler, name, f'param_scheduler.{i}')
+        if 'end' in scheduler:
+            scheduler.end = max(scheduler.end, scheduler.get('begin', 0) + 1)
     cfg.train_cfg.max_iters = max_iters
-    cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
-    checkpoint = cfg.default_hooks.checkpoint
-    checkpoint.interval = scaled(checkpoint.interval)
+    scale(cfg.train_cfg, 'val_interval', 'train_cfg')
+    scale(cfg.default_hooks.checkpoint, 'interval', 'default_hooks.checkpoint')

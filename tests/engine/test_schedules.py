@@ -172,7 +172,7 @@ def test_stretch_schedule_shrinks_intervals(root):
     stretch_schedule(cfg, 3000)
     assert cfg.train_cfg.val_interval == 100
     assert cfg.default_hooks.checkpoint.interval == 100
-    assert [(s.get('begin'), s.end) for s in cfg.param_scheduler] == [
+    assert [(s.get('begin', 0), s.end) for s in cfg.param_scheduler] == [
         (0, 50), (50, 3000)]
 
 
