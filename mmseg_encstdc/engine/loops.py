@@ -56,7 +56,7 @@ class _Seeded:
 
     def run_missed_validation(self) -> None:
         """Validate if the checkpoint was saved, but the run was stopped before that."""
-        if self.runner.message_hub.runtime_info.get('validation_due'):
+        if self.runner.message_hub.runtime_info.get('needs_validation'):
             self.validate_if_due()
 
     def validate_if_due(self) -> None:

@@ -148,4 +148,4 @@ def is_finished(cfg: Config, state: State, max_iters: Optional[int] = None) -> b
         length, done = cfg.train_cfg.get('max_epochs'), meta.get('epoch')
     info = state.content.get('message_hub', {}).get('runtime_info', {})
     return (isinstance(length, int) and isinstance(done, int) and done >= length
-            and not info.get('validation_due'))
+            and not info.get('needs_validation'))

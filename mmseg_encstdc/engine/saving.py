@@ -136,7 +136,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Save the best checkpoint, and this step's again."""
         if not self.training:
             return
-        runner.message_hub.update_info('validation_due', False)
+        runner.message_hub.update_info('needs_validation', False)
         super().after_val_epoch(runner, metrics)
         step = runner.epoch if self.by_epoch else runner.iter
         name = osp.basename(self.last_ckpt or '')
@@ -147,7 +147,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint(self, runner: Runner) -> None:
         """Save a checkpoint of a step that may have to be validated yet."""
         runner.message_hub.update_info(
-            'validation_due', runner._val_loop is not None)
+            'needs_validation', runner._val_loop is not None)
         super()._save_checkpoint(_Writer(runner) if self.local else runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: Dict[str, float]) -> None:
@@ -169,7 +169,7 @@ class SafeCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
             return
         hub, outdated = runner.message_hub, []
-        self.written_due = hub.runtime_info.get('validation_due', False)
+        self.written_due = hub.runtime_info.get('needs_validation', False)
         if self.max_keep_ckpts > 0:
             steps = [*(i for i in self.keep_ckpt_ids if i != step), step]
             outdated = [self.filename_tmpl.format(i)
