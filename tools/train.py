@@ -16,6 +16,8 @@ try:
         build_runner,
         check_fits,
         check_layout,
+        check_resumable,
+        differences,
         find_state,
         is_finished,
         naming,
@@ -38,6 +40,10 @@ def parse_args() -> argparse.Namespace:
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='continue from a checkpoint; without a file, from the newest one in '
         'the work dir')
+    parser.add_argument(
+        '--resume-with-config', action='store_true',
+        help='with --resume: take the settings of the optimizer and the schedule '
+        'from the config, not from the checkpoint')
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
@@ -94,6 +100,10 @@ def train(args: argparse.Namespace) -> None:
     start = None if state else cfg.get('load_from')
     if start and '://' not in start:
         read_checkpoint(start, 'load_from', bare=True)
+    changes = []
+    if state and state.content:
+        check_resumable(cfg, state)
+        changes = differences(cfg, state, args.resume_with_config)
     tried = try_training(cfg)
     if args.dry_run:
         print(f'{args.config} is sound: {tried}')
@@ -103,7 +113,7 @@ def train(args: argparse.Namespace) -> None:
         if state:
             if state.content:
                 check_fits(runner.model, state.path, state.content['state_dict'])
-            runner.continue_from(state.path)
+            runner.continue_from(state.path, args.resume_with_config, changes)
         elif start:
             runner.register_hook(SelectFitting())
         del state

@@ -21,15 +21,16 @@ from .launch import (
     stop_processes,
 )
 from .resume import find_state, is_finished, newest_checkpoint
+from .resume_checks import check_resumable, differences
 from .saving import SafeCheckpointHook
 from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'SafeCheckpointHook',
     'SelectFitting', 'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_layout', 'check_trained_classes', 'check_writable', 'datasets_of',
-    'find_state', 'input_format', 'is_finished', 'load_config', 'naming',
-    'naming_checkpoint', 'newest_checkpoint', 'prepare_run', 'raw_ids_of',
-    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
-    'try_run', 'try_training', 'use_mode'
+    'check_layout', 'check_resumable', 'check_trained_classes', 'check_writable',
+    'datasets_of', 'differences', 'find_state', 'input_format', 'is_finished',
+    'load_config', 'naming', 'naming_checkpoint', 'newest_checkpoint', 'prepare_run',
+    'raw_ids_of', 'read_checkpoint', 'start_processes', 'stop_processes',
+    'stretch_schedule', 'try_run', 'try_training', 'use_mode'
 ]

@@ -4,7 +4,7 @@ import os.path as osp
 from contextlib import suppress
 from typing import Callable, Dict, Iterable, List
 
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
@@ -101,6 +101,7 @@ class SafeCheckpointHook(CheckpointHook):
             self._adopt(runner, folder)
         super().before_train(runner)
         self.training = True
+        runner.message_hub.update_info('processes', get_world_size())
         self.local = isinstance(self.file_backend, LocalBackend)
         if self.local and is_main_process():
             outdated = runner.message_hub.runtime_info.get('outdated_ckpts', [])
@@ -170,7 +171,7 @@ class SafeCheckpointHook(CheckpointHook):
             return
         hub, outdated = runner.message_hub, []
         self.written_due = hub.runtime_info.get('needs_validation', False)
-        if self.max_keep_ckpts > 0:
+        if self.max_keep_ckpts > 0 and [*self.keep_ckpt_ids][-1:] != [step]:
             steps = [*(i for i in self.keep_ckpt_ids if i != step), step]
             outdated = [self.filename_tmpl.format(i)
                         for i in steps[:-self.max_keep_ckpts]]

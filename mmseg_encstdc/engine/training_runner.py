@@ -1,5 +1,5 @@
 """MMEngine's runner, for trainings that can be stopped at any moment."""
-from typing import Optional, Union
+from typing import Optional, Sequence, Union
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import (
@@ -9,7 +9,16 @@ from mmengine.runner import (
     Runner,
 )
 
+from ..errors import InputError
 from .loops import SeededEpochLoop, SeededIterLoop
+from .resumed_schedule import (
+    apply_settings,
+    check_rate,
+    load_schedule,
+    restart_schedule,
+    schedule_change,
+    settings_of,
+)
 from .saving import SafeCheckpointHook
 
 __all__ = ['TrainingRunner']
@@ -31,6 +40,8 @@ class TrainingRunner(Runner):
 
     The config stays as it is, so that what is saved of it works without this package.
     """
+    with_config = False
+    _saved_schedulers = None
 
     def register_hook(self, hook: Union[Hook, dict],
                       priority: Optional[Union[str, int]] = None) -> None:
@@ -48,6 +59,50 @@ class TrainingRunner(Runner):
             loop['type'] = _replaced(loop.get('type', stock))
         return super().build_train_loop(loop)
 
-    def continue_from(self, path: str) -> None:
-        """Resume from a checkpoint when training begins."""
+    def continue_from(self, path: str, with_config: bool = False,
+                      lines: Sequence[str] = ()) -> None:
+        """Resume from a checkpoint when training begins.
+
+        Args:
+            path: of the checkpoint.
+            with_config: use the config's settings of the optimizer and its schedule,
+                not those of the checkpoint.
+            lines: to log then.
+        """
         self._load_from, self._resume = path, True
+        self.with_config = with_config
+        for line in lines:
+            self.logger.warning(line)
+
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        """Load a checkpoint; a config in it, which MMEngine executes, is left out."""
+        content = super().load_checkpoint(*args, **kwargs)
+        if isinstance(content.get('meta'), dict):
+            content['meta'].pop('config', None)
+        self._saved_schedulers = content.get('param_schedulers')
+        return content
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """Resume; a schedule that differs from the checkpoint's is the config's."""
+        fresh = settings_of(self.optim_wrapper)
+        schedulers = self.param_schedulers
+        try:
+            super().resume(filename, *args, resume_param_scheduler=False, **kwargs)
+        except ValueError as error:
+            raise InputError(
+                f'{filename} does not fit optim_wrapper: {error}; --resume needs the '
+                'parameter groups of the checkpoint') from error
+        if self.with_config:
+            apply_settings(self.optim_wrapper, fresh)
+        if not schedulers:
+            return
+        saved, self._saved_schedulers = self._saved_schedulers, None
+        change = schedule_change(schedulers, saved)
+        if not change:
+            load_schedule(schedulers, saved)
+        if change or self.with_config:
+            restart_schedule(self)
+            self.logger.warning(
+                'the schedule is that of the config, from iteration '
+                f'{self.iter} on' + (f': {change}' if change else ''))
+        check_rate(self)

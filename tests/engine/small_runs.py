@@ -1,10 +1,12 @@
 """Make trainings that take seconds, and stop them."""
+import uuid
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from PIL import Image
 
 from mmseg_encstdc.engine import build_runner
@@ -89,9 +91,15 @@ class StopAt(Hook):
             raise Stop
 
 
+def build(cfg):
+    """Build a runner that shares no log with another of the same second."""
+    cfg.experiment_name = uuid.uuid4().hex
+    return build_runner(cfg)
+
+
 def train(cfg, state=None, stop=None):
     """Train in this process, from a checkpoint or until an iteration."""
-    runner = build_runner(cfg)
+    runner = build(cfg)
     if state:
         runner.continue_from(str(state))
     if stop:
@@ -109,3 +117,10 @@ def differing(first, second):
     assert first.keys() == second.keys()
     return [name for name, value in first.items()
             if not torch.equal(value, second[name])]
+
+
+def quick(monkeypatch):
+    """Leave out what takes MMEngine most of a tiny run: it formats texts."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode',
+                        lambda text, **_: (text, True))
+    monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
