@@ -1,7 +1,9 @@
 """Test that a checkpoint is whole at any moment, and that the newest one is found."""
 import errno
 import os
+import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,6 +71,20 @@ def test_replace_file_keeps_old_file_on_full_disk(tmp_path, monkeypatch, stage):
         monkeypatch.setattr(os, stage, fail)
     message = error_of(replace_file, str(tmp_path / 'a'), write)
     assert 'a cannot be written: No space left on device' in message
+    assert [p.name for p in tmp_path.iterdir()] == ['a']
+    assert (tmp_path / 'a').read_text() == 'old'
+
+
+def test_replace_file_keeps_old_file_if_write_ends_halfway(tmp_path):
+    (tmp_path / 'a').write_text('old')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        message = error_of(replace_file, str(tmp_path / 'a'),
+                           lambda path: Path(path).write_bytes(b'x' * 9000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert 'a cannot be written: File too large' in message
     assert [p.name for p in tmp_path.iterdir()] == ['a']
     assert (tmp_path / 'a').read_text() == 'old'
 

@@ -1,6 +1,9 @@
 """Run tools/train.py --resume: what it continues from, refuses and says."""
 import copy
+import os
 import shutil
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +17,15 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tests' / 'engine')]
 
 import train as train_tool  # noqa: E402
-from small_runs import by_epochs, quick, tiny_config, write_set  # noqa: E402
+from small_runs import (  # noqa: E402
+    Stop,
+    StopAt,
+    by_epochs,
+    differing,
+    quick,
+    tiny_config,
+    write_set,
+)
 
 LENGTH = 4
 
@@ -260,7 +271,6 @@ def test_resume_at_iteration_40000_takes_seconds(tool, tmp_path):
     longer.param_scheduler[0].end = 60_000
     longer.default_hooks.checkpoint.interval = 60_000
     longer.dump(tmp_path / 'longer.py')
-    from small_runs import Stop, StopAt
     stock = Runner.train
 
     def train(self):
@@ -272,3 +282,25 @@ def test_resume_at_iteration_40000_takes_seconds(tool, tmp_path):
         patch.setattr(Runner, 'train', train)
         tool(tmp_path / 'longer.py', tmp_path / 'work', '--resume')
     assert time.time() - start < 20
+
+
+@pytest.mark.slow
+def test_resume_of_two_processes_is_bit_equal(run, tmp_path):
+    def train(work, *words):
+        done = subprocess.run(
+            [str(ROOT / 'tools/dist_train.sh'), str(run[0]), '2', '--work-dir',
+             str(work), *map(str, words)], cwd=ROOT, capture_output=True, text=True,
+            env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',
+                 'PORT': free_port()})
+        assert done.returncode == 0, done.stderr
+        return torch.load(work / 'iter_4.pth')['state_dict']
+
+    whole = train(tmp_path / 'whole')
+    again = train(tmp_path / 'again', '--resume', tmp_path / 'whole' / 'iter_2.pth')
+    assert differing(whole, again) == []
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
