@@ -18,11 +18,16 @@ Sample = Tuple[int, Tuple[int, ...]]  # index in the data set, and its seed
 
 
 def seed_generators(*numbers: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's generators from some numbers >= 0."""
+    """Seed Python's, NumPy's and PyTorch's generators from some numbers >= 0.
+
+    ``torch.manual_seed`` would take ten times as long where CUDA is not in use.
+    """
     first, second, third = np.random.SeedSequence(numbers).generate_state(3).tolist()
     random.seed(first)
     np.random.seed(second)
-    torch.manual_seed(third)
+    torch.default_generator.manual_seed(third)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(third)
 
 
 class SeededDataset(Dataset):
