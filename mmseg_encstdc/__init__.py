@@ -11,10 +11,9 @@ from . import compat
 
 compat.prepare()
 
-from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
+from mmengine.registry import HOOKS, MODEL_WRAPPERS  # noqa: E402
 from mmseg.registry import (  # noqa: E402
     DATASETS,
-    HOOKS,
     METRICS,
     MODELS,
     PARAM_SCHEDULERS,
@@ -59,8 +58,8 @@ NEW = (
                             'RandomResizedCrop')),
     (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
     (METRICS, scenes, ('PairAccuracy', )),
-    (HOOKS, engine, ('CountBadImages', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
+    (HOOKS, engine, ('CountBadImages', 'SafeCheckpointHook')),
     # The runner looks for wrappers in MMEngine's registry only.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )

@@ -12,7 +12,8 @@ from .convert import convert_file
 from .engine import load_config, prepare_run
 from .errors import one_line_errors
 
-__all__ = ['add_common_arguments', 'load_run_config', 'run_converter']
+__all__ = ['add_common_arguments', 'load_run_config', 'read_run_config',
+           'run_converter']
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,24 +34,34 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help=argparse.SUPPRESS)  # passed by older launchers
 
 
-def load_run_config(args: argparse.Namespace, loaders: List[str],
-                    training: bool = False, dry: bool = False) -> Config:
-    """Read the config that the common arguments name, and prepare a run of it.
+def read_run_config(args: argparse.Namespace) -> Config:
+    """Read the config that the common arguments name; look at no data.
 
     Args:
         args: values of :func:`add_common_arguments`.
-        loaders: keys of the data loaders that will be used.
-        training: also check what only training needs.
-        dry: leave no work dir behind.
 
     Raises:
-        InputError: see :func:`prepare_run`.
+        InputError: when it cannot be read.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options, loader=None)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
-    prepare_run(cfg, loaders, args.launcher, training, not dry)
+    return cfg
+
+
+def load_run_config(args: argparse.Namespace, loaders: List[str]) -> Config:
+    """Read the config that the common arguments name, and prepare a run of it.
+
+    Args:
+        args: values of :func:`add_common_arguments`.
+        loaders: keys of the data loaders that will be used.
+
+    Raises:
+        InputError: see :func:`prepare_run`.
+    """
+    cfg = read_run_config(args)
+    prepare_run(cfg, loaders, args.launcher)
     return cfg
 
 

@@ -8,17 +8,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     import torch
     from mmengine.config import Config
-    from mmengine.runner import find_latest_checkpoint
 
-    from mmseg_encstdc.cli import add_common_arguments, load_run_config
-    from mmseg_encstdc.compat import quiet
+    from mmseg_encstdc.cli import add_common_arguments, read_run_config
+    from mmseg_encstdc.compat import quiet, say_once
     from mmseg_encstdc.engine import (
-        ForgetForeignBest,
         SelectFitting,
         build_runner,
         check_fits,
+        check_layout,
+        check_resumable,
+        differences,
+        find_state,
+        is_finished,
         naming,
         naming_checkpoint,
+        prepare_run,
         read_checkpoint,
         stop_processes,
         stretch_schedule,
@@ -34,8 +38,12 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-        help='continue from a checkpoint; without a file, from the last one in '
+        help='continue from a checkpoint; without a file, from the newest one in '
         'the work dir')
+    parser.add_argument(
+        '--resume-with-config', action='store_true',
+        help='with --resume: take the settings of the optimizer and the schedule '
+        'from the config, not from the checkpoint')
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
@@ -54,7 +62,7 @@ def parse_args() -> argparse.Namespace:
 def apply_options(args: argparse.Namespace, cfg: Config) -> None:
     """Write the options of this tool into the config."""
     if args.max_iters is not None:
-        stretch_schedule(cfg, args.max_iters)
+        stretch_schedule(cfg, args.max_iters, args.cfg_options or ())
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -62,12 +70,6 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
             raise InputError('--auto-scale-lr needs '
                              'auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        if args.resume != 'auto':
-            cfg.load_from = args.resume
-    if cfg.get('load_from') and '://' not in cfg.load_from:
-        read_checkpoint(cfg.load_from, 'load_from', bare=not args.resume)
 
 
 def use_amp(cfg: Config) -> None:
@@ -84,23 +86,37 @@ def use_amp(cfg: Config) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
-    cfg = load_run_config(
-        args, ['train_dataloader', 'val_dataloader'], training=True, dry=args.dry_run)
+    cfg = read_run_config(args)
+    check_layout(cfg, ['train', 'val'])
+    state = find_state(cfg, args.resume)
+    if state and is_finished(cfg, state, args.max_iters):
+        say_once(f'{state.path} is the end of this training: nothing is left to do')
+        return
+    cfg.resume = False  # the runner is told the file
+    prepare_run(cfg, ['train_dataloader', 'val_dataloader'], args.launcher,
+                training=True, keep_folder=not args.dry_run)
     with naming(cfg, 'config'):
         apply_options(args, cfg)
+    start = None if state else cfg.get('load_from')
+    if start and '://' not in start:
+        read_checkpoint(start, 'load_from', bare=True)
+    changes = []
+    if state and state.content:
+        check_resumable(cfg, state)
+        changes = differences(cfg, state, args.resume_with_config)
     tried = try_training(cfg)
     if args.dry_run:
         print(f'{args.config} is sound: {tried}')
         return
     with naming_checkpoint(cfg.work_dir):
         runner = build_runner(cfg)
-        if args.resume:
-            path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-            if path:
-                check_fits(runner.model, path)
-            runner.register_hook(ForgetForeignBest())
-        elif cfg.get('load_from') and not cfg.get('resume'):
+        if state:
+            if state.content:
+                check_fits(runner.model, state.path, state.content['state_dict'])
+            runner.continue_from(state.path, args.resume_with_config, changes)
+        elif start:
             runner.register_hook(SelectFitting())
+        del state
         runner.train()
 
 

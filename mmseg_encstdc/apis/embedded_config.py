@@ -5,7 +5,6 @@ MMEngine stores the config as Python text. Executing that text, or building a
 any code. The text may therefore hold plain values only, and every ``type`` must
 be registered already.
 """
-import ast
 import sys
 from typing import Any, Iterator, Set, Tuple
 
@@ -13,6 +12,7 @@ import mmengine.registry
 import mmseg.registry
 from mmengine.config import Config
 
+from ..engine.config_text import config_values
 from ..errors import InputError
 
 __all__ = ['embedded_config']
@@ -39,9 +39,8 @@ def embedded_config(checkpoint: dict, path: str) -> Config:
         raise InputError(f'checkpoint {path} holds no config; {REMEDY}')
     config = f'the config in checkpoint {path}'
     try:
-        values = {name: _value(node) for name, node in _assignments(text)}
-    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError,
-            ValueError) as error:
+        values = config_values(text)
+    except ValueError as error:
         raise InputError(
             f'{config} is more than plain values ({error}); {REMEDY}') from error
     _check_imports(values.get('custom_imports') or {}, path)
@@ -52,40 +51,6 @@ def embedded_config(checkpoint: dict, path: str) -> Config:
         return Config(values)
     except (KeyError, TypeError, ValueError) as error:  # a reserved name
         raise InputError(f'{config} cannot be read ({error}); {REMEDY}') from error
-
-
-def _assignments(text: str) -> Iterator[Tuple[str, ast.expr]]:
-    """Yield name and expression of each statement, ``name = expression``."""
-    for line in ast.parse(text).body:
-        if not (isinstance(line, ast.Assign) and len(line.targets) == 1
-                and isinstance(line.targets[0], ast.Name)):
-            raise ValueError(f'line {line.lineno}')
-        yield line.targets[0].id, line.value
-
-
-def _value(node: ast.expr) -> Any:
-    """Evaluate a literal, in which ``dict(...)``, inf and nan are accepted too."""
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict':
-            raise ValueError(f'line {node.lineno}')
-        result = {}
-        for part in node.args:
-            result.update(_value(part))
-        for keyword in node.keywords:
-            value = _value(keyword.value)
-            result.update(value if keyword.arg is None else {keyword.arg: value})
-        return result
-    if isinstance(node, ast.Dict):
-        return {_value(k): _value(v) for k, v in zip(node.keys, node.values)}
-    if isinstance(node, ast.List):
-        return [_value(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_value(item) for item in node.elts)
-    if isinstance(node, ast.Set):
-        return {_value(item) for item in node.elts}
-    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
-        return float(node.id)
-    return ast.literal_eval(node)
 
 
 def _check_imports(custom: Any, path: str) -> None:

@@ -4,6 +4,7 @@ from .checkpoints import check_fits, read_checkpoint
 from .checks import (
     check_config,
     check_data,
+    check_layout,
     check_trained_classes,
     input_format,
     try_run,
@@ -11,7 +12,7 @@ from .checks import (
 )
 from .config_errors import naming
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
-from .hooks import ForgetForeignBest, SelectFitting
+from .hooks import SelectFitting
 from .interrupts import naming_checkpoint
 from .launch import (
     CPUDistributedDataParallel,
@@ -20,13 +21,18 @@ from .launch import (
     start_processes,
     stop_processes,
 )
+from .resume import find_state, is_finished, newest_checkpoint
+from .resume_checks import check_resumable, differences
+from .saving import SafeCheckpointHook
 from .schedules import ExponentialWarmup, stretch_schedule
 
 __all__ = [
     'CPUDistributedDataParallel', 'CountBadImages', 'ExponentialWarmup',
-    'ForgetForeignBest', 'SelectFitting', 'build_runner', 'check_config',
-    'check_data', 'check_fits', 'check_trained_classes', 'check_writable',
-    'datasets_of', 'input_format', 'load_config', 'naming', 'naming_checkpoint',
-    'prepare_run', 'raw_ids_of', 'read_checkpoint', 'start_processes',
-    'stop_processes', 'stretch_schedule', 'try_run', 'try_training', 'use_mode'
+    'SafeCheckpointHook', 'SelectFitting', 'build_runner', 'check_config',
+    'check_data', 'check_fits', 'check_layout', 'check_resumable',
+    'check_trained_classes', 'check_writable', 'datasets_of', 'differences',
+    'find_state', 'input_format', 'is_finished', 'load_config', 'naming',
+    'naming_checkpoint', 'newest_checkpoint', 'prepare_run', 'raw_ids_of',
+    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
+    'try_run', 'try_training', 'use_mode'
 ]

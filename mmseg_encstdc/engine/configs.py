@@ -11,6 +11,7 @@ from ..compat.data import metainfo_without_files
 from ..compat.trial import forget_training
 from ..errors import InputError, as_input_error
 from ..evaluation.label_ids import raw_ids
+from .training_runner import TrainingRunner
 
 __all__ = [
     'CONFIG_ERRORS', 'bind_classes', 'build_runner', 'classes_of',
@@ -67,7 +68,7 @@ def build_runner(cfg: Config, training: bool = True) -> Runner:
         InputError: when a part of the config cannot be built.
     """
     with as_input_error(f'config of {cfg.work_dir}', CONFIG_ERRORS):
-        runner = Runner.from_cfg(cfg)
+        runner = (TrainingRunner if training else Runner).from_cfg(cfg)
     if not training:
         forget_training(runner)
     return runner

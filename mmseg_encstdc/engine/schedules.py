@@ -1,5 +1,5 @@
 """Learning rate schedules: exponential warm-up, and changes of length."""
-from typing import List, Union
+from typing import Iterable, List, Union
 
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
@@ -53,7 +53,8 @@ class ExponentialWarmup(LRSchedulerMixin, _ParamScheduler):
         ]
 
 
-def stretch_schedule(cfg: Config, max_iters: int) -> None:
+def stretch_schedule(cfg: Config, max_iters: int,
+                     by_hand: Iterable[str] = ()) -> None:
     """Scale a schedule in iterations to another length.
 
     ``begin``, ``end`` and other steps of every scheduler and the intervals of
@@ -62,6 +63,8 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
     Args:
         cfg: changed in place.
         max_iters: new length, at least 1.
+        by_hand: keys of the config that keep their value, such as
+            'train_cfg.val_interval'.
 
     Raises:
         InputError: when the schedule counts epochs, or max_iters is below 1.
@@ -76,20 +79,21 @@ def stretch_schedule(cfg: Config, max_iters: int) -> None:
     def scaled(steps: int) -> int:
         return max(1, round(steps * max_iters / old))
 
+    def scale(part: dict, name: str, key: str) -> None:
+        if 0 < (part.get(name) or 0) < INF and f'{key}.{name}' not in by_hand:
+            part[name] = scaled(part[name])
+
     schedulers = cfg.get('param_scheduler') or []
-    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
-        begin = scaled(scheduler['begin']) if scheduler.get('begin') else 0
-        scheduler.begin = begin
-        if scheduler.get('end', INF) != INF:
-            scheduler.end = max(scaled(scheduler['end']), begin + 1)
-        for name in STEPS:
-            if scheduler.get(name):
-                scheduler[name] = scaled(scheduler[name])
-        if scheduler.get('milestones'):
+    alone = isinstance(schedulers, dict)
+    for i, scheduler in enumerate([schedulers] if alone else schedulers):
+        key = 'param_scheduler' if alone else f'param_scheduler.{i}'
+        for name in ('begin', 'end', *STEPS):
+            scale(scheduler, name, key)
+        if 'end' in scheduler:
+            scheduler.end = max(scheduler.end, scheduler.get('begin', 0) + 1)
+        if scheduler.get('milestones') and f'{key}.milestones' not in by_hand:
             scheduler.milestones = [scaled(step) for step in scheduler.milestones]
     cfg.train_cfg.max_iters = max_iters
-    if 'val_interval' in cfg.train_cfg:
-        cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
+    scale(cfg.train_cfg, 'val_interval', 'train_cfg')
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if checkpoint.get('interval', -1) > 0:  # -1 saves none
-        checkpoint.interval = scaled(checkpoint.interval)
+    scale(checkpoint, 'interval', 'default_hooks.checkpoint')

@@ -23,6 +23,7 @@ __all__ = [
 
 SAMPLE = 500  # training images whose size is read, spread evenly
 TRIED = 3  # batches of unequal images
+SAVING = ('CheckpointHook', 'SafeCheckpointHook')
 
 
 def check_last_batch(loader: DataLoader, model: nn.Module, optim: OptimWrapper,
@@ -146,7 +147,7 @@ def check_saving(cfg: Config) -> None:
     known = [*inspect.signature(CheckpointHook).parameters,
              *inspect.signature(Runner.save_checkpoint).parameters, 'type', 'priority']
     for key, hook in _hooks(cfg, 'type'):
-        if hook['type'] == 'CheckpointHook':
+        if hook['type'] in SAVING:
             for name in hook:
                 if name not in known:
                     raise InputError(
@@ -165,7 +166,7 @@ def check_monitored(cfg: Config, measured: Dict[str, float]) -> None:
         InputError: naming the key and the measures that there are.
     """
     for key, hook in _hooks(cfg, 'save_best'):
-        if hook['type'] != 'CheckpointHook':
+        if hook['type'] not in SAVING:
             continue
         names = hook['save_best']
         names = [names] if isinstance(names, str) else names
