@@ -108,7 +108,7 @@ def check_rate(runner: Runner) -> None:
     rates = [group['lr'] for wrapper in _wrappers(runner.optim_wrapper)
              for group in wrapper.param_groups]
     ended = schedulers and all(
-        one._global_step + 1 >= one.end for one in schedulers if hasattr(one, 'end'))
+        one._global_step >= one.end for one in schedulers if hasattr(one, 'end'))
     if ended and not any(rates) and loop.iter < loop.max_iters:
         raise InputError(
             f'the learning rate is 0 from iteration {loop.iter} on, because '
