@@ -24,10 +24,11 @@ try:
         try_run,
         use_mode,
     )
+    from mmseg_encstdc.engine.checks.data import list_samples
+    from mmseg_encstdc.engine.configs import datasets_of
     from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
-
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,6 +78,7 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
         if 'decode_head' not in cfg.model.get('module', cfg.model):
             raise InputError('--out needs a segmentation network; a classifier writes '
                              'no label maps')
+        check_names(cfg, 'stem')
         ids = raw_ids_of(cfg).tolist() if args.raw_ids else None
         cfg.test_evaluator = writing(cfg.test_evaluator, args.out, ids)
     elif args.raw_ids:
@@ -87,8 +89,27 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
             raise InputError('--show-dir needs default_hooks.visualization and '
                              'visualizer in the config')
         check_shows(cfg)
+        check_names(cfg, 'name')
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
+
+
+def check_names(cfg: Config, part: str) -> None:
+    """Raise InputError if two images of the test set would be written to one file.
+
+    Args:
+        cfg: a whole experiment.
+        part: of the path that names the file: 'stem' or 'name'.
+    """
+    seen = {}
+    for dataset in datasets_of(cfg.test_dataloader.dataset):
+        for sample in list_samples(cfg, dataset, 'test_dataloader')[1]:
+            path = Path(sample['img_path'])
+            first = seen.setdefault(getattr(path, part), path)
+            if first != path:
+                raise InputError(f'{first} and {path} would be written to one file; '
+                                 'give data_prefix of test_dataloader.dataset one of '
+                                 'their folders at a time, or use tools/predict.py')
 
 
 def writing(evaluator: Union[dict, List[dict]], folder: str,

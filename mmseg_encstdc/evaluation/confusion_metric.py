@@ -68,7 +68,8 @@ class ConfusionMetric(BaseMetric):
     Raises:
         ValueError: for ``format_only`` without ``output_dir``, and for labels or
             predictions outside the classes.
-        InputError: when two images would be written to one file.
+        InputError: when two images would be written to one file, and for a label of
+            another size than the prediction.
     """
 
     default_prefix = ''  # the names stand alone
@@ -132,6 +133,11 @@ class ConfusionMetric(BaseMetric):
 
         Dense matrices of 150 x 150 would be sent between processes for each image.
         """
+        if prediction.shape != label.shape:
+            raise InputError(
+                f'a label is {_size(label)} but its prediction {_size(prediction)} '
+                '(width x height); predictions have the size of the image file, so '
+                'load labels after Resize in the pipeline')
         num_classes = len(self.dataset_meta['classes'])
         prediction = prediction.long()
         label = label.to(prediction.device).long()
@@ -185,3 +191,7 @@ def _by_class(classes: Sequence[str], values: np.ndarray) -> Dict[str, Optional[
 def _number(value: float) -> Optional[float]:
     """Return None for NaN, which JSON does not have."""
     return None if np.isnan(value) else value
+
+
+def _size(label: Tensor) -> str:
+    return f'{label.shape[1]} x {label.shape[0]}'

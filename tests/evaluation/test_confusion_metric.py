@@ -14,6 +14,7 @@ from mmseg.registry import METRICS
 from PIL import Image
 from two_processes import run_two_processes
 
+from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.evaluation import ConfusionMetric, measures
 
 NAMES = ('PA', 'mPA', 'mIoU', 'FWIoU')
@@ -378,3 +379,9 @@ def test_predictions_reject_repeated_name(tmp_path):
     metric.process({}, [sample_of(one, one, img_path='a/same.jpg')])  # next epoch
     with pytest.raises(ValueError, match='a/same.jpg and b/same.jpg'):
         metric.process({}, [sample_of(one, one, img_path='b/same.jpg')])
+
+
+def test_count_rejects_label_of_another_size():
+    label = np.zeros((2, 3), np.int64)
+    with pytest.raises(InputError, match='a label is 3 x 2 but its prediction 4 x 2'):
+        evaluate([(np.zeros((2, 4), np.int64), label)], 2)

@@ -41,6 +41,26 @@ def test_train_dry_run_names_fault(data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('option', ['--out', '--show-dir'])
+def test_test_refuses_names_in_two_folders_and_follows_its_remedy(
+        data, checkpoint, tmp_path, option):
+    for kind in ('images', 'labels'):
+        for name in 'ab':
+            shutil.copytree(data / kind / 'val', tmp_path / kind / 'val' / name)
+    words = ['test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'work', option,
+             tmp_path / 'out', *options(tmp_path)]
+    line = error_of(*words)
+    assert 'a/v0.jpg' in line and 'b/v0.jpg would be written to one file' in line
+    assert 'test_dataloader.dataset' in line and 'tools/predict.py' in line
+    prefix = 'test_dataloader.dataset.data_prefix.{}={}/val/a'
+    tool(*words, prefix.format('img_path', 'images'),
+         prefix.format('seg_map_path', 'labels'))
+    assert len(list((tmp_path / 'out').rglob('*v[0-3]*.png'))) == 4
+    tool('predict.py', CONFIG, checkpoint, tmp_path / 'images/val', '--out',
+         tmp_path / 'predicted')
+    assert len(list((tmp_path / 'predicted/labels').rglob('v*.png'))) == 8
+
+
 def interrupted(data, work, wait_for, *arguments):
     """Train, press Ctrl-C once a file is there, and return exit code and last lines."""
     process = subprocess.Popen(

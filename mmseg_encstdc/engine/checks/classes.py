@@ -47,7 +47,7 @@ def check_class_file(config: dict, key: str) -> None:
 
 
 def check_metainfo(config: dict, dataset: BaseDataset, key: str) -> None:
-    """Raise InputError for class names that are empty or repeated, and ignored keys.
+    """Raise InputError for class names, colours and keys that are not valid.
 
     Args:
         config: of a data set.
@@ -62,6 +62,10 @@ def check_metainfo(config: dict, dataset: BaseDataset, key: str) -> None:
     if repeated:
         raise InputError(f'{key}.metainfo.classes names {", ".join(repeated)} more '
                          'than once; give each class a name of its own')
+    for color in dataset.metainfo.get('palette') or ():
+        if len(color) != 3 or not all(value in range(256) for value in color):
+            raise InputError(f'{key}.metainfo.palette has the colour {color!r}; give '
+                             'red, green and blue, 0 to 255, such as [128, 64, 128]')
     given = config.get('metainfo') or {}
     for name, remedy in (
             ('label_map', 'map ids with LoadSegAnnotations(values=...)'),

@@ -324,6 +324,17 @@ def test_check_data_rejects_repeated_class(tmp_path):
         check_data, config, TRAIN)
 
 
+@pytest.mark.parametrize('color', ['red', [1, 2], [1, 2, 256], ['1', '2', '3']])
+def test_check_data_rejects_colour(tmp_path, color):
+    write(tmp_path, [[[0, 1]]])
+    config = config_of(tmp_path)
+    config.train_dataloader.dataset.metainfo.palette = [[1, 2, 3], color]
+    message = error_of(check_data, config, TRAIN)
+    assert f'metainfo.palette has the colour {color!r}' in message
+    config.train_dataloader.dataset.metainfo.palette[1] = [128, 64, 128]
+    assert check_data(config, TRAIN) is None
+
+
 @pytest.mark.parametrize('name, value, remedy', [
     ('label_map', {0: 1, 1: 0}, 'LoadSegAnnotations(values=...)'),
     ('reduce_zero_label', True, 'set reduce_zero_label of the data set itself')])

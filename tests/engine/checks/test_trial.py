@@ -120,7 +120,7 @@ FAULTS = [
      ['param_scheduler[0].monitor', REMEDY.format('mIoU')]),
     ('param_scheduler', [dict(type='ReduceOnPlateauLR', by_epoch=False)],
      ['param_scheduler[0]', 'set by_epoch=True']),
-    ('custom_hooks', [dict(type='EarlyStoppingHook', monitor='miou', rule='greater')],
+    ('custom_hooks', [dict(type='EarlyStoppingHook', monitor='mIou', rule='greater')],
      ['custom_hooks[0].monitor', REMEDY.format('mIoU')]),
     ('custom_hooks', [dict(type='EMAHok')],
      ['custom_hooks[0].type', REMEDY.format('EMAHook')]),
