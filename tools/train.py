@@ -15,10 +15,11 @@ try:
     from mmseg_encstdc.engine import (
         ForgetForeignBest,
         SelectFitting,
+        StopAtSignal,
+        StopSignals,
         build_runner,
         check_fits,
         naming,
-        naming_checkpoint,
         read_checkpoint,
         stop_processes,
         stretch_schedule,
@@ -27,6 +28,8 @@ try:
     from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
+except KeyboardInterrupt:  # importing takes seconds
+    sys.exit(130)
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,33 +85,36 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, signals: StopSignals) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
     cfg = load_run_config(
         args, ['train_dataloader', 'val_dataloader'], training=True, dry=args.dry_run)
     with naming(cfg, 'config'):
         apply_options(args, cfg)
+    signals.work_dir = cfg.work_dir
     tried = try_training(cfg)
     if args.dry_run:
         print(f'{args.config} is sound: {tried}')
         return
-    with naming_checkpoint(cfg.work_dir):
-        runner = build_runner(cfg)
-        if args.resume:
-            path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-            if path:
-                check_fits(runner.model, path)
-            runner.register_hook(ForgetForeignBest())
-        elif cfg.get('load_from') and not cfg.get('resume'):
-            runner.register_hook(SelectFitting())
-        runner.train()
+    runner = build_runner(cfg)
+    runner.register_hook(StopAtSignal(signals))
+    if args.resume:
+        path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
+        if path:
+            check_fits(runner.model, path)
+        runner.register_hook(ForgetForeignBest())
+    elif cfg.get('load_from') and not cfg.get('resume'):
+        runner.register_hook(SelectFitting())
+    runner.train()
 
 
 def main() -> None:
     args = parse_args()
     with one_line_errors(), quiet():
-        train(args)
+        with StopSignals() as signals:
+            train(args, signals)
         stop_processes()  # after the runner and its model are deleted
+    sys.exit(signals.code)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ from .checks import (
 from .config_errors import naming
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
 from .hooks import ForgetForeignBest, SelectFitting
-from .interrupts import naming_checkpoint
 from .launch import (
     CPUDistributedDataParallel,
     check_writable,
@@ -20,12 +19,13 @@ from .launch import (
     stop_processes,
 )
 from .schedules import ExponentialWarmup, stretch_schedule
+from .signals import StopAtSignal, StopSignals
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
-    'SelectFitting', 'build_runner', 'check_config', 'check_data', 'check_fits',
-    'check_trained_classes', 'check_writable', 'datasets_of', 'input_format',
-    'load_config', 'naming', 'naming_checkpoint', 'prepare_run', 'raw_ids_of',
-    'read_checkpoint', 'start_processes', 'stop_processes', 'stretch_schedule',
-    'try_run', 'try_training', 'use_mode'
+    'SelectFitting', 'StopAtSignal', 'StopSignals', 'build_runner', 'check_config',
+    'check_data', 'check_fits', 'check_trained_classes', 'check_writable',
+    'datasets_of', 'input_format', 'load_config', 'naming', 'prepare_run',
+    'raw_ids_of', 'read_checkpoint', 'start_processes', 'stop_processes',
+    'stretch_schedule', 'try_run', 'try_training', 'use_mode'
 ]
