@@ -85,5 +85,7 @@ def _guard_worker(parent: int) -> None:
 
 def kill_workers() -> None:
     """End the data workers of this process; they do not listen to SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
     for child in multiprocessing.active_children():
         child.kill()

@@ -1,5 +1,4 @@
 """Stop a training at a signal, once it has saved a checkpoint."""
-import atexit
 import os
 import os.path as osp
 import signal
@@ -62,7 +61,6 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         guard_workers(True)
-        atexit.register(kill_workers)  # before multiprocessing waits for them
         self._handlers = {n: signal.signal(n, self._handle) for n in STOP_SIGNALS}
         reading, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
@@ -73,6 +71,7 @@ class StopSignals:
     def __exit__(self, kind: Optional[Type[BaseException]],
                  error: Optional[BaseException],
                  trace: Optional[TracebackType]) -> bool:
+        kill_workers()  # Python would wait for them
         guard_workers(False)
         signal.set_wakeup_fd(-1)
         os.close(self._pipe)  # ends the thread
