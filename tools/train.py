@@ -15,12 +15,15 @@ try:
     from mmseg_encstdc.engine import (
         ForgetForeignBest,
         SelectFitting,
+        StopAtBadLoss,
         StopAtSignal,
         StopSignals,
         build_runner,
         check_fits,
+        load_config,
         naming,
         read_checkpoint,
+        replay,
         stop_processes,
         stretch_schedule,
         try_training,
@@ -51,6 +54,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dry-run', action='store_true',
         help='check config and data, try one batch of each set, and stop')
+    parser.add_argument(
+        '--replay', metavar='FILE',
+        help='repeat the step of a bad loss, bad_loss_iter_N.pth of a work dir, and '
+        'print what is not finite')
     return parser.parse_args()
 
 
@@ -87,6 +94,10 @@ def use_amp(cfg: Config) -> None:
 
 def train(args: argparse.Namespace, signals: StopSignals) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
+    if args.replay:
+        cfg = load_config(args.config, args.cfg_options, 'train_dataloader')
+        print('\n'.join(replay(cfg, args.replay)))
+        return
     cfg = load_run_config(
         args, ['train_dataloader', 'val_dataloader'], training=True, dry=args.dry_run)
     with naming(cfg, 'config'):
@@ -98,6 +109,8 @@ def train(args: argparse.Namespace, signals: StopSignals) -> None:
         return
     runner = build_runner(cfg)
     runner.register_hook(StopAtSignal(signals))
+    with naming(cfg, 'bad_losses'):
+        runner.register_hook(StopAtBadLoss(**(cfg.get('bad_losses') or {})))
     if args.resume:
         path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
         if path:

@@ -1,4 +1,5 @@
 """Prepare and check a run of MMEngine's runner."""
+from .bad_losses import StopAtBadLoss
 from .checkpoints import check_fits, read_checkpoint
 from .checks import (
     check_config,
@@ -18,14 +19,15 @@ from .launch import (
     start_processes,
     stop_processes,
 )
+from .reproducer import replay
 from .schedules import ExponentialWarmup, stretch_schedule
 from .signals import StopAtSignal, StopSignals
 
 __all__ = [
     'CPUDistributedDataParallel', 'ExponentialWarmup', 'ForgetForeignBest',
-    'SelectFitting', 'StopAtSignal', 'StopSignals', 'build_runner', 'check_config',
-    'check_data', 'check_fits', 'check_trained_classes', 'check_writable',
-    'datasets_of', 'input_format', 'load_config', 'naming', 'prepare_run',
-    'raw_ids_of', 'read_checkpoint', 'start_processes', 'stop_processes',
-    'stretch_schedule', 'try_run', 'try_training', 'use_mode'
+    'SelectFitting', 'StopAtBadLoss', 'StopAtSignal', 'StopSignals', 'build_runner',
+    'check_config', 'check_data', 'check_fits', 'check_trained_classes',
+    'check_writable', 'datasets_of', 'input_format', 'load_config', 'naming',
+    'prepare_run', 'raw_ids_of', 'read_checkpoint', 'replay', 'start_processes',
+    'stop_processes', 'stretch_schedule', 'try_run', 'try_training', 'use_mode'
 ]

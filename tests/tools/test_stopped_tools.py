@@ -44,7 +44,7 @@ def gone(pids, seconds=10):
 def runs(pid):
     """Return whether a process runs; one that has ended may wait for its parent."""
     try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2][1] != 'Z'
     except OSError:
         return False
 
@@ -65,8 +65,8 @@ def test_train_saves_at_signal(config, tmp_path, name):
     assert len(workers) == 1 and gone(workers)
     lines = done.stderr.strip().splitlines()
     assert lines == [
-        f'stopped by {name} after iteration {iteration}; the last checkpoint is {path}, '
-        'continue from it with the same command and --resume']
+        f'stopped by {name} after iteration {iteration}; the last checkpoint is '
+        f'{path}, continue from it with the same command and --resume']
     if name == 'SIGTERM':  # follows the remedy
         again = run_tool('train.py', *arguments(config, tmp_path, **{
             'train_cfg.max_iters': iteration + 1}), '--resume')
@@ -110,7 +110,7 @@ def test_train_saves_at_signal_during_validation(config, tmp_path):
 
 @pytest.mark.parametrize('phase', ['data', 'model'])
 def test_train_stops_at_signal_before_first_iteration(config, tmp_path, phase):
-    """The config is read for the data checks, the log is new when the model is built."""
+    """The work dir is there before the data checks, the log before the model."""
     with started_tool('train.py', *arguments(config, tmp_path / 'work')) as tool:
         tool.wait_for(lambda: (tmp_path / 'work').exists() and (
             phase == 'data' or list((tmp_path / 'work').glob('*/*.log'))))
