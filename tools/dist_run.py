@@ -27,6 +27,8 @@ def main() -> int:
                    for name, default in (('NODE_RANK', 0), ('NNODES', 1)))
     address = os.environ.get('MASTER_ADDR') or '127.0.0.1'
     port = os.environ.get('PORT') or '29500'
+    if not port.isdigit():
+        sys.exit(f'error: PORT is {port}; give a number, such as 29500')
     if node == 0:
         check_port(int(port))
     ranks: Dict[int, subprocess.Popen] = {}
@@ -49,7 +51,8 @@ def main() -> int:
                 [sys.executable, *script],
                 env=dict(environment, RANK=str(rank), LOCAL_RANK=str(local)))
         codes = wait(ranks)
-    return report(codes)
+        reported = os.path.exists(os.path.join(folder, 'reported'))
+    return report(codes, reported)
 
 
 def check_port(port: int) -> None:
@@ -71,7 +74,8 @@ def wait(ranks: Dict[int, subprocess.Popen]) -> Dict[int, Optional[int]]:
     """Wait until all ranks have ended, and end them soon after one has failed.
 
     Returns:
-        The exit codes, in the order of the ends; None for ranks that were ended here.
+        The exit codes, in the order of the ends; None for ranks that this function
+        has ended.
     """
     codes, end = {}, None
     while len(codes) < len(ranks):
@@ -90,17 +94,21 @@ def wait(ranks: Dict[int, subprocess.Popen]) -> Dict[int, Optional[int]]:
     return codes
 
 
-def report(codes: Dict[int, Optional[int]]) -> int:
-    """Print which rank was killed, if one was; return the exit code for all.
+def report(codes: Dict[int, Optional[int]], reported: bool) -> int:
+    """Print which rank was killed, if one was, and return the exit code for all.
 
-    A rank that failed by itself has said why.
+    Args:
+        codes: of the ranks, in the order of their ends.
+        reported: whether a rank has said itself what failed.
     """
     failed: List[int] = [rank for rank, code in codes.items() if code]
     if not failed:
         return 0
     rank = next((rank for rank in failed if codes[rank] != LOST), failed[0])
     code = codes[rank]
-    if code == LOST:
+    if reported:
+        pass
+    elif code == LOST:
         print(f'error: rank {rank} lost a rank of another machine; see the output '
               'there', file=sys.stderr)
     elif code < 0:

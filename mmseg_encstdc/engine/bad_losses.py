@@ -1,4 +1,5 @@
 """Stop a training at a loss or gradient that is NaN or infinite."""
+import functools
 import os.path as osp
 from typing import Callable, Dict, List, Optional, Tuple
 
@@ -93,6 +94,7 @@ class StopAtBadLoss(Hook):
     def _guarding(self, runner: Runner, step: Callable) -> Callable:
         """Return ``step`` of the optimizer that is left out after a bad loss."""
 
+        @functools.wraps(step)  # with the mark of MMEngine's schedulers
         def guarded(**kwargs) -> None:
             gradients = [p.grad for group in runner.optim_wrapper.param_groups
                          for p in group['params'] if p.grad is not None]

@@ -119,3 +119,15 @@ def test_train_stops_at_signal_before_first_iteration(config, tmp_path, phase):
     assert done.returncode == 130
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith('stopped by SIGINT'), done.stderr
+
+
+def test_train_names_cause_of_killed_worker(config, tmp_path):
+    with started_tool('train.py', *arguments(config, tmp_path)) as tool:
+        tool.wait_for(trains(tool))
+        worker, = children(tool.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        done = tool.wait(60)
+    assert done.returncode == 1
+    line, = [line for line in done.stderr.splitlines() if 'arn' not in line]
+    assert line.startswith('error: a data worker was ended') and 'num_workers' in line
+    assert 'shared memory' in line
