@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+import traceback
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -68,9 +69,9 @@ def one_line_errors() -> Iterator[None]:
             raise
         line = str(error).strip().splitlines()[-1]
         _end(line.split('AssertionError: ', 1)[-1] + '; restore the file or remove it')
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         text = str(error)
-        if 'DataLoader worker' in text:
+        if 'DataLoader worker' in text or _receives(error):
             _end(_dead_worker(text))
         if int(os.environ.get('WORLD_SIZE') or 1) > 1 and re.search(LOSSES, text):
             _end_lost(text)
@@ -87,6 +88,13 @@ def _end(line: str) -> None:
     if first_to_report():
         print(f'error: {line}', file=sys.stderr)
     sys.exit(1)
+
+
+def _receives(error: Exception) -> bool:
+    """Return whether PyTorch's data loader failed to receive from a worker."""
+    return not isinstance(error, RuntimeError) and any(
+        frame.f_code.co_name == '_try_get_data'
+        for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _dead_worker(text: str) -> str:

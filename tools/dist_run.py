@@ -43,6 +43,7 @@ def main() -> int:
             WORLD_SIZE=str(count * nodes), LOCAL_WORLD_SIZE=str(count),
             MMSEG_ENCSTDC_LAUNCHER=f'{os.getpid()}:{folder}')
         environment.setdefault('OMP_NUM_THREADS', '1')
+        environment.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')  # else stacks of C++
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, forward)
         for local in range(count):

@@ -6,13 +6,15 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from ..errors import LOST, first_to_report
+from ..errors import LAUNCHER, LOST, first_to_report
 from .processes import kill_workers
 
 __all__ = ['stop_watching', 'watch_ranks']
 
 BEAT = 5.0  # seconds between two signs of life
 SILENCE = 40.0  # seconds without one, after which a process counts as lost
+SILENT = ('has not answered for {:.0f} s: its process or machine is stopped or cut '
+          'off')
 KEY = 'mmseg_encstdc/'  # of entries in PyTorch's store
 
 _stopped = threading.Event()
@@ -62,28 +64,30 @@ def _beat(store: dist.Store, answered: list) -> None:
                 store.set(f'{KEY}lost', str(beaten))
             if store.check([f'{KEY}lost']):
                 time.sleep(BEAT)  # until all have read it
-                _end(int(store.get(f'{KEY}lost')))
+                _end(int(store.get(f'{KEY}lost')), SILENT)
             _stopped.wait(BEAT)
     except RuntimeError:
         time.sleep(1)  # the first process may have ended as it should
-        _end(0)
+        _end(0, 'has ended')
 
 
 def _judge(store: dist.Store, answered: list) -> None:
     """End this process if the store, in the first one, does not answer."""
     while not _stopped.wait(BEAT):
         if time.monotonic() - answered[0] > SILENCE:
-            _end(0)
+            _end(0, SILENT)
 
 
-def _end(rank: int) -> None:
-    """End this process at once, because it waits for another one."""
+def _end(rank: int, what: str) -> None:
+    """End this process at once, because another one is lost.
+
+    The launcher names a rank that has ended, with the cause.
+    """
     if _stopped.is_set():
         return
-    if first_to_report():
-        line = (f'error: rank {rank} has not answered for {SILENCE:.0f} s: its process '
-                'or machine is stopped or cut off; the others end; a training goes on '
-                'with the same command and --resume\n')
+    if (what == SILENT or LAUNCHER not in os.environ) and first_to_report():
+        line = (f'error: rank {rank} {what.format(SILENCE)}; the others end; a '
+                'training goes on with the same command and --resume\n')
         os.write(2, line.encode())
     kill_workers()
     os._exit(LOST)
