@@ -83,7 +83,7 @@ def _end(rank: int, what: str) -> None:
 
     The launcher names a rank that has ended, with the cause.
     """
-    if _stopped.is_set():
+    if _stopped.is_set() or not dist.is_initialized():
         return
     if (what == SILENT or LAUNCHER not in os.environ) and first_to_report():
         line = (f'error: rank {rank} {what.format(SILENCE)}; the others end; a '
