@@ -1,10 +1,15 @@
 """Errors with a one-line message for the user."""
 import os
+import re
 import sys
+import traceback
 from contextlib import contextmanager
 from typing import Iterator
 
-__all__ = ['ArgumentError', 'InputError', 'as_input_error', 'one_line_errors']
+__all__ = [
+    'LAUNCHER', 'LOST', 'ArgumentError', 'InputError', 'as_input_error',
+    'first_to_report', 'one_line_errors'
+]
 
 
 class InputError(ValueError):
@@ -41,11 +46,12 @@ def as_input_error(what: str, kinds: tuple) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with the one line of an InputError.
+    """End the program with one line for an InputError, and for a process that is gone.
 
     An error of a data worker arrives as its traceback, whose last line is the
-    message. MMSEG_ENCSTDC_TRACEBACK=1 raises the error itself. Ctrl-C ends with exit
-    code 130.
+    message. Of several processes, only the first that fails prints its line; one that
+    lost another one ends with the code :data:`LOST`. MMSEG_ENCSTDC_TRACEBACK=1 raises
+    the error itself. Ctrl-C ends with exit code 130.
     """
     try:
         yield
@@ -56,11 +62,79 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get('MMSEG_ENCSTDC_TRACEBACK') == '1':
             raise
         line = str(error).strip().splitlines()[-1]
-        sys.exit('error: ' + line.split('InputError: ', 1)[-1])
+        _end(line.split('InputError: ', 1)[-1])
     # mmcv's image loader raises AssertionError; its message names the file.
     except AssertionError as error:
         if 'failed to load image' not in str(error):
             raise
         line = str(error).strip().splitlines()[-1]
-        sys.exit('error: ' + line.split('AssertionError: ', 1)[-1] +
-                 '; restore the file or remove it')
+        _end(line.split('AssertionError: ', 1)[-1] + '; restore the file or remove it')
+    except (RuntimeError, OSError, EOFError) as error:
+        text = str(error)
+        if 'DataLoader worker' in text or _receives(error):
+            _end(_dead_worker(text))
+        if int(os.environ.get('WORLD_SIZE') or 1) > 1 and re.search(LOSSES, text):
+            _end_lost(text)
+        raise
+
+
+LOST = 75  # exit code of a process that lost another one; as in tools/dist_run.py
+LOSSES = ('Connection closed|Connection reset|Broken pipe|Timed out|[Tt]imeout|gloo|'
+          'NCCL|recvValue|remote process')  # in the messages of PyTorch's backends
+
+
+def _end(line: str) -> None:
+    """End the program with a line, unless another process has printed one."""
+    if first_to_report():
+        print(f'error: {line}', file=sys.stderr)
+    sys.exit(1)
+
+
+def _receives(error: Exception) -> bool:
+    """Return whether PyTorch's data loader failed to receive from a worker."""
+    return not isinstance(error, RuntimeError) and any(
+        frame.f_code.co_name == '_try_get_data'
+        for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _dead_worker(text: str) -> str:
+    """Return the line for PyTorch's message of a data worker that has ended."""
+    how = re.search(r'killed by signal: ([\w ]+)|exited unexpectedly', text)
+    return ('a data worker was ended' + (f' ({how[1]})' if how and how[1] else '') +
+            ', as the system does when memory or shared memory runs out; lower '
+            'num_workers of the data loaders or batch_size, or give more of it '
+            '(/dev/shm; docker run --shm-size)')
+
+
+def _end_lost(text: str) -> None:
+    """End a process that waits for another one; its launcher says for which."""
+    rank = os.environ.get('RANK', '?')
+    late = re.search(r'Timed out waiting (\d+)ms|Timeout\(ms\)=(\d+)', text)
+    if late:
+        seconds = int(late[1] or late[2]) / 1000
+        line = (f'rank {rank} waited {seconds:g} s for another one, the limit of '
+                'env_cfg.dist_cfg.timeout; raise it if one process needs longer')
+    else:
+        line = f'rank {rank} lost the connection to another one, which has ended'
+    if (late or LAUNCHER not in os.environ) and first_to_report():
+        print(f'error: {line}', file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(LOST)  # the backend's threads would abort
+
+
+LAUNCHER = 'MMSEG_ENCSTDC_LAUNCHER'  # process id and folder, from tools/dist_run.py
+
+
+def first_to_report() -> bool:
+    """Return whether no other process of this machine's run has printed its error."""
+    folder = os.environ.get(LAUNCHER, '').partition(':')[2]
+    if not folder:
+        return True
+    try:
+        os.close(os.open(os.path.join(folder, 'reported'), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # the launcher has ended
+    return True

@@ -9,6 +9,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -32,18 +34,59 @@ def run_tool(name, *words, **env):
     Returns:
         A subprocess.CompletedProcess with the output as text.
     """
+    with started_tool(name, *words, **env) as tool:
+        return tool.wait()
+
+
+@contextmanager
+def started_tool(name, *words, **env):
+    """Start what :func:`run_tool` runs, and yield it as a StartedTool."""
     argv = [str(ROOT / 'tools' / name), *map(str, words)]
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, stream) for stream in ('out', 'err')]
+        for path in paths:
+            Path(path).touch()
         process = context.Process(
             target=_run, args=(argv, paths, {'OMP_NUM_THREADS': '1', **env}))
         process.start()
-        process.join(SECONDS)
-        if process.exitcode is None:
+        try:
+            yield StartedTool(process, argv, paths)
+        finally:
             process.kill()
-            raise subprocess.TimeoutExpired(argv, SECONDS)
+
+
+class StartedTool:
+    """A script of tools/ that runs.
+
+    Args:
+        process: of multiprocessing.
+        argv: script and arguments.
+        paths: files of its output and of its errors.
+    """
+
+    def __init__(self, process, argv, paths):
+        self.process = process
+        self.argv = argv
+        self.paths = paths
+
+    def output(self):
+        """Return what it has printed: (output, errors)."""
+        return tuple(Path(path).read_text() for path in self.paths)
+
+    def wait_for(self, condition, seconds=240):
+        """Wait until a function returns True."""
+        end = time.time() + seconds
+        while not condition():
+            assert time.time() < end and self.process.is_alive(), self.output()
+            time.sleep(0.02)
+
+    def wait(self, seconds=SECONDS):
+        """Return the CompletedProcess."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.argv, seconds)
         return subprocess.CompletedProcess(
-            argv, process.exitcode, *(Path(path).read_text() for path in paths))
+            self.argv, self.process.exitcode, *self.output())
 
 
 def _run(argv, paths, env):

@@ -18,8 +18,5 @@ if [[ ! $processes =~ ^[1-9][0-9]*$ ]]; then
     echo "error: PROCESSES must be a number from 1 up, got $processes" >&2
     exit 1
 fi
-exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-    --nproc_per_node="$processes" \
+exec "${PYTHON:-python}" "$(dirname "$0")/dist_run.py" "$processes" \
     "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -13,6 +13,9 @@ try:
     from mmseg_encstdc.compat import quiet, say_once
     from mmseg_encstdc.engine import (
         SelectFitting,
+        StopAtBadLoss,
+        StopAtSignal,
+        StopSignals,
         build_runner,
         check_fits,
         check_layout,
@@ -20,10 +23,11 @@ try:
         differences,
         find_state,
         is_finished,
+        load_config,
         naming,
-        naming_checkpoint,
         prepare_run,
         read_checkpoint,
+        replay,
         stop_processes,
         stretch_schedule,
         try_training,
@@ -31,6 +35,8 @@ try:
     from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
     sys.exit(f'error: {error}')
+except KeyboardInterrupt:  # importing takes seconds
+    sys.exit(130)
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,6 +62,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dry-run', action='store_true',
         help='check config and data, try one batch of each set, and stop')
+    parser.add_argument(
+        '--replay', metavar='FILE',
+        help='repeat the step of a bad loss, bad_loss_iter_N.pth of a work dir, and '
+        'print what is not finite')
     return parser.parse_args()
 
 
@@ -84,9 +94,14 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, signals: StopSignals) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
+    if args.replay:
+        cfg = load_config(args.config, args.cfg_options, 'train_dataloader')
+        print('\n'.join(replay(cfg, args.replay)))
+        return
     cfg = read_run_config(args)
+    signals.work_dir = cfg.work_dir
     check_layout(cfg, ['train', 'val'])
     state = find_state(cfg, args.resume)
     if state and is_finished(cfg, state, args.max_iters):
@@ -108,23 +123,27 @@ def train(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(f'{args.config} is sound: {tried}')
         return
-    with naming_checkpoint(cfg.work_dir):
-        runner = build_runner(cfg)
-        if state:
-            if state.content:
-                check_fits(runner.model, state.path, state.content['state_dict'])
-            runner.continue_from(state.path, args.resume_with_config, changes)
-        elif start:
-            runner.register_hook(SelectFitting())
-        del state
-        runner.train()
+    runner = build_runner(cfg)
+    runner.register_hook(StopAtSignal(signals))
+    with naming(cfg, 'bad_losses'):
+        runner.register_hook(StopAtBadLoss(**(cfg.get('bad_losses') or {})))
+    if state:
+        if state.content:
+            check_fits(runner.model, state.path, state.content['state_dict'])
+        runner.continue_from(state.path, args.resume_with_config, changes)
+    elif start:
+        runner.register_hook(SelectFitting())
+    del state
+    runner.train()
 
 
 def main() -> None:
     args = parse_args()
     with one_line_errors(), quiet():
-        train(args)
+        with StopSignals() as signals:
+            train(args, signals)
         stop_processes()  # after the runner and its model are deleted
+    sys.exit(signals.code)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = ['check_fits', 'fitting', 'listed', 'read_checkpoint']
+__all__ = [
+    'check_fits', 'fitting', 'listed', 'not_finite', 'read_checkpoint', 'read_file'
+]
 
 SHOWN = 8  # names that an error lists
 
@@ -32,7 +34,7 @@ def read_checkpoint(path: str, what: str = 'checkpoint',
             checkpoint, or has content that ``torch.load`` refuses with
             weights_only.
     """
-    content = _load(path, what, remedy)
+    content = read_file(path, what, remedy)
     if bare:
         return _state_and_meta(content, f'{what} {path}')
     if not isinstance(content, dict) or not all(
@@ -46,8 +48,8 @@ def read_checkpoint(path: str, what: str = 'checkpoint',
     return content
 
 
-def _load(path: str, what: str, remedy: str) -> object:
-    """Return the content of a file that torch.save wrote."""
+def read_file(path: str, what: str, remedy: str) -> object:
+    """Read a file of torch.save; see :func:`read_checkpoint`."""
     if not osp.isfile(path):
         state = 'is a folder' if osp.isdir(path) else 'does not exist'
         raise InputError(f'{what} {path} {state}; {remedy}')
@@ -104,7 +106,7 @@ def check_fits(model: nn.Module, path: str,
 
     Raises:
         InputError: naming the first weight that is missing, left over in the
-            backbone, or of another shape.
+            backbone, of another shape, or not finite.
     """
     while hasattr(model, 'module'):  # test-time augmentation, distribution
         model = model.module
@@ -124,6 +126,33 @@ def check_fits(model: nn.Module, path: str,
             f'checkpoint {path} does not fit the config: {len(differing)} weights '
             'are missing, left over or of another shape, the first is '
             f'{differing[0]}; give the config that it was trained with')
+    name = not_finite(model, state)
+    if name:
+        raise InputError(f'checkpoint {path} holds NaN or infinity in {name}: its '
+                         'training has diverged; give an earlier one')
+
+
+def not_finite(model: nn.Module, state: Optional[dict] = None) -> Optional[str]:
+    """Return the name of the first weight that is not finite; None if there is none.
+
+    A buffer may hold infinity, such as that of a mask, but not NaN.
+
+    Args:
+        model: whose weights count.
+        state: values of the weights; default: the model's own.
+    """
+    state = model.state_dict() if state is None else state
+    parameters = {name for name, _ in model.named_parameters()}
+    names = [name for name in model.state_dict()
+             if name in state and state[name].is_floating_point()]
+    if names:
+        norms = torch.stack(torch._foreach_norm([state[n].detach() for n in names]))
+        for name, norm in zip(names, norms.isfinite().tolist()):
+            if not norm:  # or the sum of finite squares is too large
+                value = state[name]
+                if value.isnan().any() or name in parameters and value.isinf().any():
+                    return name
+    return None
 
 
 def fitting(model: nn.Module, state: Dict[str, Tensor],

@@ -11,6 +11,7 @@ from ..compat.data import metainfo_without_files
 from ..compat.trial import forget_training
 from ..errors import InputError, as_input_error
 from ..evaluation.label_ids import raw_ids
+from .heartbeat import watch_ranks
 from .training_runner import TrainingRunner
 
 __all__ = [
@@ -69,6 +70,7 @@ def build_runner(cfg: Config, training: bool = True) -> Runner:
     """
     with as_input_error(f'config of {cfg.work_dir}', CONFIG_ERRORS):
         runner = (TrainingRunner if training else Runner).from_cfg(cfg)
+    watch_ranks()  # on GPUs, the runner has started the processes
     if not training:
         forget_training(runner)
     return runner

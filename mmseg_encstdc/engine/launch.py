@@ -2,8 +2,10 @@
 import gc
 import os
 import re
+import signal
 import subprocess
 import tempfile
+from datetime import timedelta
 from typing import List, Optional
 
 import torch
@@ -16,11 +18,13 @@ from torch import nn
 from .. import compat
 from ..compat.hooks import drop_removed_hooks, give_rules
 from ..compat.trial import note_failures
-from ..errors import InputError, as_input_error
+from ..errors import LAUNCHER, InputError, as_input_error
 from .bad_images import allow_bad_images
 from .checks import check_config, check_data, check_layout
 from .config_errors import naming
 from .configs import bind_classes
+from .heartbeat import stop_watching, watch_ranks
+from .processes import end_with_parent
 
 __all__ = [
     'CPUDistributedDataParallel', 'check_writable', 'prepare_run',
@@ -128,6 +132,11 @@ def start_processes(cfg: Config, launcher: str) -> None:
             f'--launcher {launcher} needs {", ".join(missing)} in the '
             'environment; start it through tools/dist_train.sh or '
             'tools/slurm_train.sh')
+    options = _group_options(cfg)
+    if LAUNCHER in os.environ:
+        end_with_parent(signal.SIGTERM, int(os.environ[LAUNCHER].partition(':')[0]))
+    elif 'TORCHELASTIC_RUN_ID' in os.environ:  # of torch.distributed.run
+        end_with_parent(signal.SIGTERM, os.getppid())
     if torch.cuda.is_available():
         return
     if launcher == 'slurm':
@@ -146,7 +155,8 @@ def start_processes(cfg: Config, launcher: str) -> None:
                 f'{os.environ.get("MASTER_ADDR")}, MASTER_PORT '
                 f'{os.environ.get("MASTER_PORT")}; set PORT of tools/dist_train.sh (or '
                 'MASTER_PORT) to a free one', (RuntimeError, ValueError, OSError)):
-            dist.init_process_group('gloo')
+            dist.init_process_group('gloo', **options)
+        watch_ranks()
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['type'] = 'CPUDistributedDataParallel'
@@ -160,9 +170,26 @@ def stop_processes() -> None:
     cycle still holds the group.
     """
     if dist.is_available() and dist.is_initialized():
+        stop_watching()
         gc.collect()
         dist.barrier()
         dist.destroy_process_group()
+
+
+def _group_options(cfg: Config) -> dict:
+    """Return the ``timeout`` of env_cfg.dist_cfg, in seconds, for PyTorch.
+
+    Raises:
+        InputError: unless it is a number above 0.
+    """
+    seconds = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    if seconds is None:
+        return {}
+    if isinstance(seconds, bool) or not isinstance(
+            seconds, (int, float)) or seconds <= 0:
+        raise InputError(f'env_cfg.dist_cfg.timeout is {seconds!r}; give the seconds '
+                         'that a process may wait for the others')
+    return dict(timeout=timedelta(seconds=seconds))
 
 
 def _export(rank: str, world_size: str, local_rank: str) -> None:

@@ -268,3 +268,20 @@ def test_start_processes_leaves_gpus_to_mmengine(joined, monkeypatch):
     assert cfg.launcher == 'pytorch'
     assert 'model_wrapper_cfg' not in cfg
     assert joined == []
+
+
+def test_start_processes_honours_timeout(joined, monkeypatch):
+    os.environ.update(VARIABLES['pytorch'])
+    found = {}
+    monkeypatch.setattr(torch.distributed, 'init_process_group',
+                        lambda backend, **options: found.update(options))
+    start_processes(Config(dict(env_cfg=dict(dist_cfg=dict(timeout=90)))), 'pytorch')
+    assert found['timeout'].total_seconds() == 90
+
+
+@pytest.mark.parametrize('timeout', ['90', 0, -1, True])
+def test_start_processes_rejects_timeout(joined, timeout):
+    os.environ.update(VARIABLES['pytorch'])
+    cfg = Config(dict(env_cfg=dict(dist_cfg=dict(timeout=timeout))))
+    with pytest.raises(InputError, match='env_cfg.dist_cfg.timeout is'):
+        start_processes(cfg, 'pytorch')

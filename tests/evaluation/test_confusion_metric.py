@@ -331,16 +331,19 @@ def test_without_output_dir_no_file_is_written(tmp_path, monkeypatch):
 TWO_PROCESSES = """
 with np.load(f'{folder}/pairs.npz') as file:
     images = list(zip(file['predictions'], file['labels']))
-for count in (6, 5, 1):
+for count, size, round_up in ((6, 1, True), (5, 1, True), (5, 2, True), (5, 3, True),
+                              (5, 2, False), (1, 1, True)):
+    name = f'{count}_{size}_{round_up}'
     metric = METRICS.build(dict(
-        type='ConfusionMetric', output_dir=f'{folder}/{count}_{rank}'))
+        type='ConfusionMetric', output_dir=f'{folder}/{name}_{rank}'))
     metric.dataset_meta = dict(classes=tuple('abcd'))
-    for i in DefaultSampler(range(count), shuffle=False):
-        prediction, label = map(torch.as_tensor, images[i])
+    sampler = DefaultSampler(range(count), shuffle=False, round_up=round_up)
+    for batch in torch.utils.data.BatchSampler(sampler, size, False):
         metric.process({}, [dict(
-            pred_sem_seg=dict(data=prediction[None]),
-            gt_sem_seg=dict(data=label[None]), img_path=f'{i}.jpg')])
-    found[count] = metric.evaluate(count)
+            pred_sem_seg=dict(data=torch.as_tensor(images[i][0])[None]),
+            gt_sem_seg=dict(data=torch.as_tensor(images[i][1])[None]),
+            img_path=f'{i}.jpg') for i in batch])
+    found[name] = metric.evaluate(count)
 """
 
 
@@ -355,21 +358,23 @@ def two_processes(tmp_path_factory):
     return pairs, folder, run_two_processes(folder, TWO_PROCESSES)
 
 
-@pytest.mark.parametrize('count', [6, 5, 1])
-def test_confusion_metric_of_two_processes_matches_one(two_processes, tmp_path, count):
+@pytest.mark.parametrize('name', ['6_1_True', '5_1_True', '5_2_True', '5_3_True',
+                                  '5_2_False', '1_1_True'])
+def test_confusion_metric_of_two_processes_matches_one(two_processes, tmp_path, name):
+    """Images, batch size and round_up of the sampler; 5 images are shared unevenly."""
     pairs, folder, ranks = two_processes
-    alone = evaluate(pairs[:count], classes=4, output_dir=str(tmp_path))
+    alone = evaluate(pairs[:int(name[0])], classes=4, output_dir=str(tmp_path))
     for found in ranks:
-        assert found[str(count)] == alone
+        assert found[name] == alone
     ours = json.loads((tmp_path / 'metrics.json').read_text())
-    theirs = json.loads((folder / f'{count}_0' / 'metrics.json').read_text())
+    theirs = json.loads((folder / f'{name}_0' / 'metrics.json').read_text())
     assert theirs['confusion'] == ours['confusion']
 
 
 def test_first_process_writes_metrics_json(two_processes):
     _, folder, _ = two_processes
-    assert (folder / '5_0' / 'metrics.json').exists()
-    assert not (folder / '5_1' / 'metrics.json').exists()
+    assert (folder / '5_1_True_0' / 'metrics.json').exists()
+    assert not (folder / '5_1_True_1' / 'metrics.json').exists()
 
 
 def test_predictions_reject_repeated_name(tmp_path):

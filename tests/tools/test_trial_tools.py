@@ -1,11 +1,9 @@
-"""Test how the tools try a run, and how an interrupted training ends."""
+"""Test how the tools try a run."""
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from test_tools import CONFIG, ROOT, error_of, options, tool, write_pair
@@ -59,46 +57,6 @@ def test_test_refuses_names_in_two_folders_and_follows_its_remedy(
     tool('predict.py', CONFIG, checkpoint, tmp_path / 'images/val', '--out',
          tmp_path / 'predicted')
     assert len(list((tmp_path / 'predicted/labels').rglob('v*.png'))) == 8
-
-
-def interrupted(data, work, wait_for, *arguments):
-    """Train, press Ctrl-C once a file is there, and return exit code and last lines."""
-    process = subprocess.Popen(
-        [sys.executable, 'tools/train.py', str(CONFIG), '--work-dir', str(work),
-         *map(str, arguments),
-         *options(data, **{'train_cfg.max_iters': 10**5,
-                           'train_dataloader.num_workers': 1,
-                           'default_hooks.checkpoint.interval': 2})],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    try:
-        end = time.time() + 240
-        while not list(work.glob(wait_for)):
-            assert time.time() < end and process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert 'Traceback' not in errors, errors
-    return process.returncode, [x for x in errors.splitlines() if 'interrupted' in x]
-
-
-def test_train_interrupted_names_checkpoint(data, tmp_path):
-    code, lines = interrupted(data, tmp_path, 'last_checkpoint')
-    assert code == 130 and len(lines) == 1
-    path = (tmp_path / 'last_checkpoint').read_text()
-    assert path in lines[0] and '--resume' in lines[0]
-    last = int(path.rpartition('_')[2].split('.')[0])
-    output = tool('train.py', CONFIG, '--work-dir', tmp_path, '--resume',
-                  *options(data, **{'train_cfg.max_iters': last + 1}))
-    assert f'iter: {last}' in output  # follows the remedy
-
-
-def test_train_interrupted_without_checkpoint(data, tmp_path):
-    code, lines = interrupted(data, tmp_path, '*/*.log')
-    assert code == 130 and len(lines) == 1
-    assert 'no checkpoint yet' in lines[0]
 
 
 def test_train_names_taken_port(data, tmp_path):
