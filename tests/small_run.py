@@ -1,5 +1,5 @@
-"""Write a training that takes a few milliseconds an iteration."""
-import sys
+"""Write a training that takes a few milliseconds an iteration; find a port for it."""
+import socket
 from pathlib import Path
 
 import cv2
@@ -44,5 +44,8 @@ def write_run(folder, images=5):
     return config
 
 
-if __name__ == '__main__':
-    print(write_run(Path(sys.argv[1])))
+def free_port():
+    """Return a port at which nobody listens."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])

@@ -1,5 +1,9 @@
 """Test stopping at a loss or gradient that is NaN or infinite, and replaying it."""
 import copy
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmseg.registry import MODELS
-from small_run import write_run
+from small_run import free_port, write_run
 from tool_process import run_tool
 from torch import nn
 
@@ -276,3 +280,51 @@ def test_train_stops_and_replays(tmp_path):
     assert done.returncode == 0, done.stderr
     assert 'decode.loss_ce: nan' in done.stdout
     assert 'the first module whose output is not finite is ' in done.stdout
+
+
+TWO_RANKS = """
+    import sys
+    sys.path[:0] = [{tests!r}, {engine!r}]
+    import torch
+    from mmengine.config import Config
+    from mmengine.dist import get_rank
+    import test_bad_losses as t
+    from mmseg_encstdc.engine import (
+        CPUDistributedDataParallel, StopAtBadLoss, start_processes, stop_processes)
+    from mmseg_encstdc.errors import one_line_errors
+
+    def run(skip):
+        runner = t.runner_of(sys.argv[1] + f'/skip{{skip}}', StopAtBadLoss(skip))
+        if get_rank() == 0:
+            runner.model.bad = 1.0  # the loss is NaN in rank 1 alone
+        runner.model = CPUDistributedDataParallel(runner.model)
+        runner.train()
+        torch.save(runner.model.module.state_dict(),
+                   sys.argv[1] + f'/skip{{skip}}/{{get_rank()}}')
+
+    with one_line_errors():
+        start_processes(Config(dict()), 'pytorch')
+        run(1)
+        run(0)
+"""
+
+
+def test_loss_of_one_rank_stops_and_skips_in_all(tmp_path):
+    tests = Path(__file__).parents[1]
+    script = tmp_path / 'script.py'
+    script.write_text(textwrap.dedent(TWO_RANKS.format(
+        tests=str(tests), engine=str(tests / 'engine'))))
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', tests.parent / 'tools/dist_run.py', '2',
+         script, tmp_path], capture_output=True, text=True,
+        env={**os.environ, 'PYTHONPATH': str(tests.parent), 'OMP_NUM_THREADS': '1',
+             'PYTHONWARNINGS': 'ignore', 'PORT': free_port()})
+    first, second = (torch.load(tmp_path / 'skip1' / rank) for rank in '01')
+    for name in ('layer.weight', 'layer.bias', 'norm.weight'):
+        assert torch.isfinite(first[name]).all()
+        assert torch.equal(first[name], second[name])
+    assert done.returncode == 1
+    line, = done.stderr.strip().splitlines()
+    path = tmp_path / 'skip0/bad_loss_iter_3_rank1.pth'
+    assert 'iteration 3: loss loss_second is not finite' in line and str(path) in line
+    assert [p.name for p in (tmp_path / 'skip0').glob('bad*')] == [path.name]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import write_run
+from small_run import free_port, write_run
 from test_stopped_tools import children, gone
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +38,6 @@ EXCHANGE = '''
                 os.rename(file.name, f'{sys.argv[1]}/{rank}')
             time.sleep(late * rank if i == 9 else 0.01)
 '''
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
 
 
 class Launched:
