@@ -72,7 +72,9 @@ def show(loader: str, same: str, report: LoaderReport) -> None:
     if same:
         print(f'{loader}: the same files as {same}')
         return
-    state = ', with the faults below' if report.faults else ' and labels are sound'
+    labelled = report.counts.total or report.class_images
+    state = (', with the faults below' if report.faults else
+             ' and labels are sound' if labelled else ' are sound; they have no labels')
     print(f'{loader}, {" and ".join(report.types)}: {len(report.paths)} images{state}')
     if not any(share for _, share in report.shares()):
         return

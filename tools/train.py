@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
@@ -13,6 +14,7 @@ try:
     from mmseg_encstdc.compat import quiet, say_once
     from mmseg_encstdc.engine import (
         SelectFitting,
+        State,
         StopAtBadLoss,
         StopAtSignal,
         StopSignals,
@@ -94,12 +96,14 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def replay_step(args: argparse.Namespace) -> None:
+    """Repeat the step of a bad loss."""
+    cfg = load_config(args.config, args.cfg_options, 'train_dataloader')
+    print('\n'.join(replay(cfg, args.replay)))
+
+
 def train(args: argparse.Namespace, signals: StopSignals) -> None:
     """Train the config's network, from a checkpoint with ``--resume``."""
-    if args.replay:
-        cfg = load_config(args.config, args.cfg_options, 'train_dataloader')
-        print('\n'.join(replay(cfg, args.replay)))
-        return
     cfg = read_run_config(args)
     signals.work_dir = cfg.work_dir
     check_layout(cfg, ['train', 'val'])
@@ -112,9 +116,8 @@ def train(args: argparse.Namespace, signals: StopSignals) -> None:
                 training=True, keep_folder=not args.dry_run)
     with naming(cfg, 'config'):
         apply_options(args, cfg)
-    start = None if state else cfg.get('load_from')
-    if start and '://' not in start:
-        read_checkpoint(start, 'load_from', bare=True)
+    if not state and cfg.get('load_from') and '://' not in cfg.load_from:
+        read_checkpoint(cfg.load_from, 'load_from', bare=True)
     changes = []
     if state and state.content:
         check_resumable(cfg, state)
@@ -123,6 +126,12 @@ def train(args: argparse.Namespace, signals: StopSignals) -> None:
     if args.dry_run:
         print(f'{args.config} is sound: {tried}')
         return
+    run(cfg, state, signals, args.resume_with_config, changes)
+
+
+def run(cfg: Config, state: Optional[State], signals: StopSignals, with_config: bool,
+        changes: List[str]) -> None:
+    """Build the runner and train, from a state or the config's ``load_from``."""
     runner = build_runner(cfg)
     runner.register_hook(StopAtSignal(signals))
     with naming(cfg, 'bad_losses'):
@@ -130,10 +139,10 @@ def train(args: argparse.Namespace, signals: StopSignals) -> None:
     if state:
         if state.content:
             check_fits(runner.model, state.path, state.content['state_dict'])
-        runner.continue_from(state.path, args.resume_with_config, changes)
-    elif start:
+            state.content.clear()
+        runner.continue_from(state.path, with_config, changes)
+    elif cfg.get('load_from'):
         runner.register_hook(SelectFitting())
-    del state
     runner.train()
 
 
@@ -141,9 +150,13 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(), quiet():
         with StopSignals() as signals:
-            train(args, signals)
+            if args.replay:
+                replay_step(args)
+            else:
+                train(args, signals)
         stop_processes()  # after the runner and its model are deleted
-    sys.exit(signals.code)
+    if signals.code:
+        sys.exit(signals.code)
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from .launch import (
     stop_processes,
 )
 from .reproducer import replay
-from .resume import find_state, is_finished, newest_checkpoint
+from .resume import State, find_state, is_finished, newest_checkpoint
 from .resume_checks import check_resumable, differences
 from .saving import SafeCheckpointHook
 from .schedules import ExponentialWarmup, stretch_schedule
@@ -30,7 +30,7 @@ from .signals import StopAtSignal, StopSignals
 
 __all__ = [
     'CPUDistributedDataParallel', 'CountBadImages', 'ExponentialWarmup',
-    'SafeCheckpointHook', 'SelectFitting', 'StopAtBadLoss', 'StopAtSignal',
+    'SafeCheckpointHook', 'SelectFitting', 'State', 'StopAtBadLoss', 'StopAtSignal',
     'StopSignals', 'build_runner', 'check_config', 'check_data', 'check_fits',
     'check_layout', 'check_resumable', 'check_trained_classes', 'check_writable',
     'datasets_of', 'differences', 'find_state', 'input_format', 'is_finished',
