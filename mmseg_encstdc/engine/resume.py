@@ -107,8 +107,10 @@ def find_state(cfg: Config, asked: Optional[str]) -> Optional[State]:
             return None
         asked = start or 'auto'
     if asked != 'auto':
-        content = {} if '://' in asked else read_checkpoint(asked, '--resume')
-        return State(asked, content)
+        if '://' in asked:
+            return State(asked, {})
+        _name_newer(asked)
+        return State(asked, read_checkpoint(asked, '--resume'))
     folders = _folders(cfg)
     pointed = find_latest_checkpoint(cfg.work_dir) if any(
         '://' in folder for folder in folders) else None
@@ -119,6 +121,14 @@ def find_state(cfg: Config, asked: Optional[str]) -> Optional[State]:
     elif start:
         say_once(f'training continues from {state.path}; {other} is not used')
     return state
+
+
+def _name_newer(path: str) -> None:
+    """Say which checkpoints beside this one ``--resume`` alone would prefer."""
+    for paths in _numbered(osp.dirname(osp.abspath(path))).values():
+        if osp.abspath(path) in paths[1:]:
+            say_once(f'{paths[0]} is newer than {path}; --resume without a file '
+                     'continues from the newer one')
 
 
 def _folders(cfg: Config) -> List[str]:
