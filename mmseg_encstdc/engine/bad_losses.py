@@ -26,6 +26,7 @@ class StopAtBadLoss(Hook):
     A loss that is not finite makes all gradients NaN, so after their exchange every
     process sees it. One number is read from the device per step. Gradients that are
     too large for a loss scale above 1 are left to the scaler, which skips the step.
+    Several optimizers (MMEngine's OptimWrapperDict) are not watched, only the weights.
 
     Args:
         skip: at most how many steps to leave out; weights, optimizer state and
