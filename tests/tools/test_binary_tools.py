@@ -83,9 +83,9 @@ def train(name, data, folder):
     """Train a network; return its config, checkpoint, channels and output."""
     config = folder / 'net.py'
     config.write_text(CONFIG.format(root=ROOT, data=data, head=HEADS[name]))
-    output = tool('train', config, '--work-dir', folder / 'work', '--max-iters', 12,
+    output = tool('train', config, '--work-dir', folder / 'work', '--max-iters', 40,
                   '--cfg-options', *small_crops(config))
-    return config, folder / 'work/iter_12.pth', 1 if HEADS[name] else 2, output
+    return config, folder / 'work/iter_40.pth', 1 if HEADS[name] else 2, output
 
 
 @pytest.fixture(scope='module')
