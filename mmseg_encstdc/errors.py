@@ -85,9 +85,7 @@ LOSSES = ('Connection closed|Connection reset|Broken pipe|Timed out|[Tt]imeout|g
 
 def _end(line: str) -> None:
     """End the program with a line, unless another process has printed one."""
-    if first_to_report():
-        print(f'error: {line}', file=sys.stderr)
-    sys.exit(1)
+    sys.exit(f'error: {line}' if first_to_report() else 1)
 
 
 def _receives(error: Exception) -> bool:

@@ -47,7 +47,7 @@ def tool(monkeypatch, capfd, caplog):
         except SystemExit as stop:
             code = stop.code
         out = ''.join(capfd.readouterr()) + caplog.text
-        return code, out
+        return (1, out + code) if isinstance(code, str) else (code, out)
 
     return run
 
