@@ -19,24 +19,25 @@ DECODE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError, cv2.error)
 # mmcv's loader asserts that there is an image.
 LOAD_ERRORS = (*DECODE_ERRORS, AssertionError)
 PIXEL_LIMIT = 'MMSEG_ENCSTDC_MAX_PIXELS'
+LARGEST = 2**29  # pixels; 1.6 GB as 8-bit colours
 
 
 def pixel_limit() -> int:
-    """Return the largest number of pixels of a picture: Pillow's, or the user's.
+    """Return the largest number of pixels of a picture: 2^29, or the user's number.
 
-    Pillow and OpenCV have limits of their own; a larger one of the user is passed on.
+    Pillow, which reads labels, has a smaller limit of its own; a larger one of the user
+    is passed on.
 
     Raises:
         InputError: when the environment variable is no positive number.
     """
-    default = 2 * (Image.MAX_IMAGE_PIXELS or 2**29)
     text = os.environ.get(PIXEL_LIMIT)
     if text is None:
-        return default
+        return LARGEST
     if not text.isdecimal() or int(text) == 0:
         raise InputError(f'{PIXEL_LIMIT} is {text!r}; give a number of pixels, 1 or '
                          'more')
-    if int(text) > default:
+    if int(text) > 2 * (Image.MAX_IMAGE_PIXELS or LARGEST):
         Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)
     return int(text)
 

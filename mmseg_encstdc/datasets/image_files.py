@@ -38,7 +38,7 @@ TIFF_ERRORS = (*DECODE_ERRORS, ValueError, KeyError, IndexError, TypeError,
 def check_pixels(path: str) -> None:
     """Raise InputError for a local file whose header says that it is very large.
 
-    A file of a few kilobytes can decode to gigabytes. The limit is Pillow's, or the
+    A file of a few kilobytes can decode to gigabytes. The limit is 2^29, or the
     environment variable MMSEG_ENCSTDC_MAX_PIXELS.
 
     Args:
