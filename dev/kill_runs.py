@@ -157,7 +157,8 @@ def kill_runs(kills: int, seed: int, folder: Path) -> dict:
         folder: to write to.
     """
     rng = random.Random(seed)
-    fuzz_configs.write_data(folder / 'data')
+    classes = fuzz_configs.CONFIGS['stdc1_camvid']
+    fuzz_configs.write_data(folder / 'data' / str(classes), classes)
     config = folder / 'config.py'
     small(folder / 'data').dump(config)
     gc.freeze()
