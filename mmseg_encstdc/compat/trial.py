@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from mmengine.utils import ManagerMixin
+from mmengine.visualization import Visualizer
 
 __all__ = ['forget_training', 'note_failures', 'unchanged_state']
 
@@ -44,6 +45,9 @@ def unchanged_state() -> Iterator[None]:
     second one of the same name would be the first.
     """
     instances = [(kind, dict(kind._instance_dict)) for kind in _managed(ManagerMixin)]
+    for kind, _ in instances:
+        if issubclass(kind, Visualizer):  # one of the same name would not be built
+            kind._instance_dict.clear()
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 from mmseg_encstdc.engine import build_runner, prepare_run, try_run, try_training
@@ -162,6 +163,14 @@ def test_try_training_names_fault(cfg, option, value, parts):
     message = error_of(changed(cfg, {option: value}))
     print(message)
     assert all(part in message for part in parts), message
+
+
+def test_try_training_builds_visualizer_beside_one_of_the_same_name(cfg):
+    name = cfg.visualizer.get('name', 'visualizer')
+    there = Visualizer.get_instance(name)
+    cfg.visualizer.update(name=name, vis_backends=[dict(type='LocalVisBackendd')])
+    assert 'visualizer.vis_backends[0].type' in error_of(cfg)
+    assert Visualizer.get_instance(name) is there
 
 
 # --- Data sets -----------------------------------------------------------------
