@@ -29,7 +29,7 @@ __all__ = ['DTYPES', 'check_eight_bit', 'check_pixels', 'read_bands']
 
 DTYPES = ('uint8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64')
 JPEG = b'\xff\xd8\xff'
-# What tifffile raises for a damaged file, or a compression that it cannot read.
+# Exceptions of tifffile for a damaged file, or a compression that it cannot read.
 TIFF_ERRORS = (*DECODE_ERRORS, ValueError, KeyError, IndexError, TypeError,
                RuntimeError, ImportError, MemoryError, ArithmeticError,
                AttributeError, struct.error)

@@ -31,7 +31,7 @@ AS_STORED = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, SEPARATED)
 KINDS = {1: 'uint', 2: 'int', 3: 'float'}  # of SampleFormat
 PILLOW_DTYPES = {'I;16': 'uint16', 'I;16B': 'uint16', 'I;16L': 'uint16',
                  'I': 'int32', 'F': 'float32'}
-# What a damaged header raises, beside the decoders' exceptions.
+# Exceptions of the parsers of headers for a damaged file, and those of the decoders.
 HEADER_ERRORS = (*DECODE_ERRORS, struct.error, KeyError, ValueError, TypeError,
                  IndexError, OverflowError, MemoryError)
 

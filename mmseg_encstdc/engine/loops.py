@@ -12,7 +12,7 @@ __all__ = ['SeededEpochLoop', 'SeededIterLoop']
 
 
 class _Seeded:
-    """What both loops share: seeds, and validation that a stopped run missed.
+    """Seed a loop, and repeat the validation that a stopped run missed.
 
     The generators are seeded from the run's seed and the iteration before each
     iteration, so that dropout needs no saved state.

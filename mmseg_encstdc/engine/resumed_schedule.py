@@ -12,7 +12,7 @@ from ..errors import InputError
 __all__ = ['apply_settings', 'check_rate', 'load_schedule', 'restart_schedule',
            'schedule_change', 'settings_of']
 
-# What a scheduler changes while it runs; the rest are its settings.
+# Attributes that a scheduler changes while it runs. The others are its settings.
 RUNNING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')
 
 

@@ -9,7 +9,7 @@ from ..config_errors import close_match
 
 __all__ = ['check_layout']
 
-# What MMEngine's runner reads; others in a config are the user's variables.
+# Top-level keys that MMEngine's runner reads. Others are the user's variables.
 KEYS = (
     'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader',
     'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper',
