@@ -93,14 +93,24 @@ def check_writable(path: Path) -> None:
             path.unlink()
 
 
-def write(name: str, figures: dict, command: str = '', kind: str = '') -> Path:
+def write(name: str, figures: dict, command: str = '', kind: str = '',
+          out: Optional[str] = None) -> Path:
     """Write ``results/NAME.json``; returns its path.
 
-    ``kind`` of device: see :func:`device`.
+    Args:
+        name: of the file.
+        figures: to write.
+        command: that measured them; default: that of this process.
+        kind: of device, see :func:`device`.
+        out: file to write the figures alone to, in place of the result.
 
     Raises:
         InputError: when it cannot be written.
     """
+    if out:
+        with as_input_error(f'{out} cannot be written', (OSError, )):
+            Path(out).write_text(json.dumps(figures, indent=1) + '\n')
+        return Path(out)
     return save(name, {**origin(command, kind), **figures})
 
 

@@ -238,10 +238,7 @@ def main() -> None:
                     args.processes)
     figures = dict(seed=args.seed, minutes=round((time.time() - start) / 60, 1),
                    **summary(runs))
-    if args.out:
-        Path(args.out).write_text(json.dumps(figures, indent=1))
-    else:
-        record.write('config_fuzz', figures, kind='cpu')
+    record.write('config_fuzz', figures, kind='cpu', out=args.out)
     print(json.dumps({k: figures[k] for k in ('runs', 'outcomes', 'bad')}, indent=1))
 
 

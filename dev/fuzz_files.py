@@ -243,10 +243,7 @@ def main() -> None:
         runs = fuzz(args.files, args.seed, Path(folder))
     figures = dict(seed=args.seed, minutes=round((time.time() - start) / 60, 1),
                    **summary(runs))
-    if args.out:
-        Path(args.out).write_text(json.dumps(figures, indent=1))
-    else:
-        record.write('file_fuzz', figures, kind='cpu')
+    record.write('file_fuzz', figures, kind='cpu', out=args.out)
     print(json.dumps(figures, indent=1))
 
 

@@ -221,10 +221,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = kill_runs(args.kills, args.seed, Path(folder))
-    if args.out:
-        Path(args.out).write_text(json.dumps(figures, indent=1))
-    else:
-        record.write('kill_runs', figures, kind='cpu')
+    record.write('kill_runs', figures, kind='cpu', out=args.out)
     print(json.dumps(figures, indent=1))
 
 

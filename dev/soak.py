@@ -7,7 +7,6 @@ and checkpoints, and during 5,000 predictions of files and arrays of many sizes;
 slope of a line through the last three quarters.
 """
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -117,10 +116,7 @@ def main() -> None:
         fuzz_configs.write_data(data / str(classes), classes)
         figures = dict(training=soak_training(data, args.iterations),
                        predictions=soak_predictions(data, args.predictions))
-    if args.out:
-        Path(args.out).write_text(json.dumps(figures, indent=1))
-    else:
-        record.write('soak', figures, kind='cpu')
+    record.write('soak', figures, kind='cpu', out=args.out)
     print({name: {k: v for k, v in one.items() if k != 'readings'}
            for name, one in figures.items()})
 
