@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from input_errors import error_of
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image, ImageOps
 
@@ -62,14 +63,6 @@ def write_tiff(tifffile, path, image, **kwargs):
 
 def load(path, **kwargs):
     return LoadSegImage(**kwargs)(dict(img_path=str(path)))['img']
-
-
-def error_of(function, *args, **kwargs):
-    """Return the message, one line, of the InputError that a call raises."""
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    assert '\n' not in str(caught.value)
-    return str(caught.value)
 
 
 def arguments_in(message):

@@ -6,6 +6,7 @@ import mmcv.image.io
 import mmseg
 import numpy as np
 import pytest
+from input_errors import error_of
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.fileio import BaseStorageBackend, register_backend
@@ -20,7 +21,6 @@ from mmseg_encstdc.datasets.pair_reader import (
     is_label_loader,
 )
 from mmseg_encstdc.engine import datasets_of
-from mmseg_encstdc.errors import InputError
 
 STOCK = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 
@@ -71,13 +71,6 @@ def sample_of(folder, image=None, label=None, **more):
         array.save(folder / name)
     return dict(img_path=str(folder / 'a.png'), seg_map_path=str(folder / 'b.png'),
                 label_map=None, reduce_zero_label=False, seg_fields=[], **more)
-
-
-def error_of(function, *args, **kwargs):
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    assert '\n' not in str(caught.value)
-    return str(caught.value)
 
 
 # --- Which transforms load ---------------------------------------------------

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from input_errors import error_of
 from mmengine.config import Config
 from PIL import Image
 
@@ -11,7 +12,6 @@ from mmseg_encstdc import compat
 from mmseg_encstdc.engine import check_config, check_data
 from mmseg_encstdc.engine.checks import check_layout
 from mmseg_encstdc.engine.checks import data as data_checks
-from mmseg_encstdc.errors import InputError
 
 TRAIN = ['train_dataloader']
 BOTH = ['train_dataloader', 'val_dataloader']
@@ -49,13 +49,6 @@ def layout_of(root):
         model=dict(decode_head=dict()), test_cfg=dict(type='TestLoop'),
         test_evaluator=dict(type='ConfusionMetric'),
         test_dataloader=dict(sampler=dict(type='DefaultSampler'), **loader_of(root))))
-
-
-def error_of(function, *args):
-    with pytest.raises(InputError) as caught:
-        function(*args)
-    assert '\n' not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

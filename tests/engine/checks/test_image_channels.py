@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from input_errors import error_of
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -12,7 +13,6 @@ from mmseg_encstdc.engine.checks.image_channels import (
     check_image_channels,
     input_format,
 )
-from mmseg_encstdc.errors import InputError
 
 LOADERS = ['train_dataloader', 'val_dataloader', 'test_dataloader']
 
@@ -42,14 +42,6 @@ def without(cfg, *names):
     dataset = cfg.train_dataloader.dataset
     dataset.pipeline = [t for t in dataset.pipeline if t['type'] not in names]
     return cfg
-
-
-def error_of(function, *args):
-    """Return the one line of the InputError that a call raises."""
-    with pytest.raises(InputError) as caught:
-        function(*args)
-    assert '\n' not in str(caught.value)
-    return str(caught.value)
 
 
 def test_every_config_of_the_project_agrees(root):
