@@ -47,7 +47,6 @@ def small_config(data, work, name='encnet_r18_camvid', iterations=8, interval=2,
                                 by_epoch=False)]
     cfg.default_hooks.checkpoint.interval = interval
     cfg.default_hooks.logger.interval = 1
-    cfg.default_hooks.visualization = None
     cfg.default_hooks.pop('visualization')
     return cfg
 
