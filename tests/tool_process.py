@@ -96,6 +96,7 @@ def _run(argv, paths, env):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
     os.chdir(ROOT)
     os.environ.update(env)
+    multiprocessing.current_process().name = 'MainProcess'  # only that one prints
     sys.argv = argv
     sys.path.insert(0, str(Path(argv[0]).parent))
     import torch
