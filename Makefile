@@ -1,5 +1,5 @@
 # make demo   set up, generate Scenes, train three networks, print a table
-# make test   set up and run the tests
+# make test   set up and run the tests, a process per core; ARGS=-n0 for one alone
 # make test-fork   the same on the maintained fork of the stack, in .venv-fork
 # make test-full   the same on the full mmcv, in .venv-full; compiles it first, 20
 #                  minutes in all
@@ -30,7 +30,7 @@ demo: setup
 	$(PY) tools/demo.py $(ARGS)
 
 test: setup $(VENV)/.test
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 test-fork:
 	$(MAKE) test STACK=fork

@@ -1,4 +1,5 @@
 """Errors with a one-line message for the user."""
+import errno
 import os
 import re
 import sys
@@ -40,13 +41,15 @@ def as_input_error(what: str, kinds: tuple) -> Iterator[None]:
     except InputError:
         raise
     except kinds as error:
+        if _is_full_disk(error):
+            raise InputError(_full_disk(error)) from error
         line = (str(error).strip() or repr(error)).splitlines()[-1]
         raise InputError(f'{what}: {type(error).__name__}: {line}') from error
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line for an InputError, and for a process that is gone.
+    """End the program with one line for an InputError, a full disk, a lost process.
 
     An error of a data worker arrives as its traceback, whose last line is the
     message. Of several processes, only the first that fails prints its line; one that
@@ -71,6 +74,8 @@ def one_line_errors() -> Iterator[None]:
         _end(line.split('AssertionError: ', 1)[-1] + '; restore the file or remove it')
     except (RuntimeError, OSError, EOFError) as error:
         text = str(error)
+        if _is_full_disk(error):
+            _end(_full_disk(error))
         if 'DataLoader worker' in text or _receives(error):
             _end(_dead_worker(text))
         if int(os.environ.get('WORLD_SIZE') or 1) > 1 and re.search(LOSSES, text):
@@ -81,6 +86,17 @@ def one_line_errors() -> Iterator[None]:
 LOST = 75  # exit code of a process that lost another one; as in tools/dist_run.py
 LOSSES = ('Connection closed|Connection reset|Broken pipe|Timed out|[Tt]imeout|gloo|'
           'NCCL|recvValue|remote process')  # in the messages of PyTorch's backends
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Return whether a file could not be written for lack of room, or for a quota."""
+    return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _full_disk(error: OSError) -> str:
+    """Return the line for a full disk."""
+    return (f'{error.filename or "a file"} cannot be written: {error.strerror}; free '
+            'some space, then continue a training with --resume')
 
 
 def _end(line: str) -> None:

@@ -1,6 +1,7 @@
 """Suppress output and warnings of the libraries that do not concern the user."""
 import contextlib
 import io
+import logging
 import warnings
 from typing import Iterator
 
@@ -30,7 +31,12 @@ def without_notices() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the warnings of :data:`WARNINGS`."""
+    """Suppress the warnings of :data:`WARNINGS`, and tracebacks of log handlers.
+
+    A handler prints one for each line that it cannot write, as on a full disk; the
+    next file that cannot be written ends the program with one line.
+    """
+    logging.raiseExceptions = False
     with warnings.catch_warnings():
         for message in WARNINGS:
             warnings.filterwarnings('ignore', message)
