@@ -27,7 +27,7 @@ def test_mutate_changes_one_value(tmp_path):
 
 @pytest.mark.slow
 def test_dry_run_of_changed_configs_gives_no_traceback(tmp_path):
-    runs = tool.fuzz(range(1000, 1025), 0, tmp_path, 1)
+    runs = tool.fuzz(range(1000, 1010), 0, tmp_path, 1)
     found = tool.summary(runs)
     assert found['bad'] == []
-    assert found['outcomes'].get('error', 0) > 5 and found['outcomes']['ok'] > 5
+    assert found['outcomes'].get('error', 0) > 2 and found['outcomes']['ok'] > 2

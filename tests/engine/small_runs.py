@@ -33,6 +33,10 @@ def small_config(data, work, name='encnet_r18_camvid', iterations=8, interval=2,
     """Return a config with crops of 64 and a checkpoint every few iterations."""
     cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
     cfg.work_dir = str(work)
+    if 'encnet' in name:
+        cfg.model.backbone.update(base_channels=8, stem_channels=8)
+        cfg.model.decode_head.update(in_channels=[16, 32, 64], channels=16)
+        cfg.model.auxiliary_head.update(in_channels=32, channels=8)
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(num_workers=workers if split == 'train' else 0,

@@ -1,59 +1,35 @@
 """Test that a training leaves out images that cannot be read, up to a limit."""
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
-from tool_process import ROOT, run_tool
+from small_run import write_run
+from tool_process import run_tool
 
 from mmseg_encstdc.datasets import SkipBadImages
 from mmseg_encstdc.datasets.sample_checks import SampleError
 
-CONFIG = '''
-_base_ = {base!r}
-data = dict(num_workers={workers}, persistent_workers=False, dataset=dict(
-    type='BaseSegDataset', data_root={data!r},
-    metainfo=dict(classes=('a', 'b'), palette=[[0, 0, 0], [9, 9, 9]])))
-train_dataloader = dict(batch_size=2, **data)
-val_dataloader = data
-test_dataloader = data
-train_pipeline = [dict(type='LoadSegImage'), dict(type='LoadSegAnnotations'),
-                  dict(type='PackSegInputs')]
-train_dataloader.update(dataset=dict(pipeline=train_pipeline, **data['dataset']))
-model = dict(
-    backbone=dict(base_channels=8, stem_channels=8),
-    decode_head=dict(in_channels=[16, 32, 64], channels=16, num_codes=4, num_classes=2),
-    auxiliary_head=dict(in_channels=32, channels=8, num_classes=2))
-default_hooks = dict(logger=dict(interval=1))
-max_bad_images = {limit}
-'''
-
 
 @pytest.fixture
 def data(tmp_path):
-    """Write six pairs of which two images are damaged."""
-    for split in ('train', 'val'):
-        for kind in ('images', 'labels'):
-            (tmp_path / kind / split).mkdir(parents=True)
+    """Write the config and the six pairs of a training; two images are damaged."""
+    write_run(tmp_path, images=6)
+    images, labels = (tmp_path / 'data' / kind / 'train' for kind in
+                      ('images', 'labels'))
+    for folder, suffix in ((images, '.jpg'), (labels, '.png')):
         for i in range(6):
-            label = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) % 2
-            Image.fromarray(label).save(tmp_path / f'labels/{split}/é {i}.png')
-            Image.fromarray(np.stack([label * 99] * 3, 2)).save(
-                tmp_path / f'images/{split}/é {i}.jpg')
-    whole = (tmp_path / 'images/train/é 2.jpg').read_bytes()
-    (tmp_path / 'images/train/é 2.jpg').write_bytes(whole[:len(whole) // 2])
-    (tmp_path / 'images/train/é 5.jpg').write_bytes(b'')
+            (folder / f'train{i}{suffix}').rename(folder / f'é {i}{suffix}')
+    whole = (images / 'é 2.jpg').read_bytes()
+    (images / 'é 2.jpg').write_bytes(whole[:len(whole) // 2])
+    (images / 'é 5.jpg').write_bytes(b'')
     return tmp_path
 
 
-def train(data, limit, *words, workers=0):
+def train(data, limit, workers=0):
     """Train six iterations of two images; return the finished process."""
-    config = data / 'config.py'
-    config.write_text(CONFIG.format(
-        base=str(ROOT / 'configs/encnet_r18_camvid.py'), data=str(data), limit=limit,
-        workers=workers))
-    done = run_tool('train.py', config, '--work-dir', data / 'work', '--max-iters', 6,
-                    *words)
+    done = run_tool(
+        'train.py', data / 'small.py', '--work-dir', data / 'work', '--cfg-options',
+        'train_cfg.max_iters=6', 'train_cfg.val_interval=6',
+        f'max_bad_images={limit}', f'train_dataloader.num_workers={workers}')
     assert 'Traceback' not in done.stderr, done.stderr
     return done
 
