@@ -59,7 +59,7 @@ NEW = (
     (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
     (METRICS, scenes, ('PairAccuracy', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
-    (HOOKS, engine, ('CountBadImages', 'SafeCheckpointHook')),
+    (HOOKS, engine, ('ChannelsLast', 'CountBadImages', 'SafeCheckpointHook')),
     # The runner looks for wrappers in MMEngine's registry only.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )

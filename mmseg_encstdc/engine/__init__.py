@@ -13,7 +13,7 @@ from .checks import (
 )
 from .config_errors import naming
 from .configs import build_runner, datasets_of, load_config, raw_ids_of, use_mode
-from .hooks import SelectFitting
+from .hooks import ChannelsLast, SelectFitting
 from .launch import (
     CPUDistributedDataParallel,
     check_writable,
@@ -29,7 +29,7 @@ from .schedules import ExponentialWarmup, stretch_schedule
 from .signals import StopAtSignal, StopSignals
 
 __all__ = [
-    'CPUDistributedDataParallel', 'CountBadImages', 'ExponentialWarmup',
+    'CPUDistributedDataParallel', 'ChannelsLast', 'CountBadImages', 'ExponentialWarmup',
     'SafeCheckpointHook', 'SelectFitting', 'State', 'StopAtBadLoss', 'StopAtSignal',
     'StopSignals', 'build_runner', 'check_config', 'check_data', 'check_fits',
     'check_layout', 'check_resumable', 'check_trained_classes', 'check_writable',

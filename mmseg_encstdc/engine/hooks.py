@@ -1,13 +1,27 @@
-"""A hook for runs that start from the weights of another."""
+"""Hooks that prepare the model of a training."""
 import re
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from .checkpoints import fitting
 
-__all__ = ['SelectFitting']
+__all__ = ['ChannelsLast', 'SelectFitting']
+
+
+class ChannelsLast(Hook):
+    """Store the weights of convolutions with their channels last.
+
+    PyTorch then computes in this layout, which is faster on most CPUs and on GPUs with
+    tensor cores. Sums are added in another order, so results differ by rounding.
+    Checkpoints do not depend on the layout.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Change the layout of the weights."""
+        runner.model.to(memory_format=torch.channels_last)
 
 
 class SelectFitting(Hook):
