@@ -285,13 +285,20 @@ def test_resume_at_iteration_40000_takes_seconds(tool, tmp_path):
         self.register_hook(StopAt(40_001))
         return stock(self)
 
-    start = time.time()
+    Path('/proc/self/clear_refs').write_text('5')  # sets the peak to what is in use
+    start, memory = time.time(), peak_memory()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
         patch.setattr(Runner, 'train', train)
         tool(tmp_path / 'longer.py', tmp_path / 'work', '--resume')
-    seconds = time.time() - start
-    print(f'{seconds:.1f} s until the first step')
-    assert seconds < 20
+    seconds, grown = time.time() - start, peak_memory() - memory
+    print(f'{seconds:.1f} s until the first step, {grown:.0f} MiB more')
+    assert seconds < 20 and grown < 100
+
+
+def peak_memory():
+    """Return the peak of the memory of this process in MiB."""
+    text = Path('/proc/self/status').read_text()
+    return int(text.split('VmHWM:')[1].split()[0]) / 1024
 
 
 @pytest.mark.slow
