@@ -3,8 +3,10 @@
 
 dev/soak.py writes benchmarks/results/soak.json: resident memory of the process and its
 data workers during 2,000 iterations of a small EncNet with 2 workers, with validation
-and checkpoints, and during 5,000 predictions of files and arrays of many sizes; and the
-slope of a line through the last three quarters.
+and checkpoints; during 5,000 predictions of files and arrays of 16 sizes; and during
+2,000 of ever new sizes, for each of which oneDNN keeps compiled convolutions, at most
+ONEDNN_PRIMITIVE_CACHE_CAPACITY (1,024) of them. Each has the slope of a line through
+its last three quarters.
 """
 import argparse
 import sys
@@ -28,7 +30,9 @@ from mmseg_encstdc.engine import build_runner, prepare_run  # noqa: E402
 
 EVERY = 50  # steps between two readings
 WARM_UP = 1 / 4  # of the readings, left out of the line
-SIZES = (32, 128)  # least and largest side of the predicted arrays
+SIDES = (32, 128)  # least and largest side of the predicted arrays
+SIZES = 16  # of these arrays
+NEW_SIZES = 2000  # predictions of ever new sizes
 CONFIG = 'encnet_r18_scenes'
 
 
@@ -72,6 +76,7 @@ def soak_training(data: Path, iterations: int) -> dict:
     cfg.work_dir = str(data / 'work')
     cfg.train_dataloader.update(num_workers=2, persistent_workers=True)
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations // 10)
+    cfg.param_scheduler = [dict(type='PolyLR', end=iterations, by_epoch=False)]
     cfg.default_hooks.checkpoint.update(interval=iterations // 20, max_keep_ckpts=2)
     cfg.model.backbone.update(base_channels=8, stem_channels=8)
     cfg.model.decode_head.update(in_channels=[16, 32, 64], channels=16, num_codes=4)
@@ -85,16 +90,23 @@ def soak_training(data: Path, iterations: int) -> dict:
     return line(hook.readings)
 
 
-def soak_predictions(data: Path, count: int) -> dict:
-    """Predict files and arrays in turn."""
+def soak_predictions(data: Path, count: int, sizes: int) -> dict:
+    """Predict files and arrays in turn.
+
+    Args:
+        data: folder of the training, with its checkpoint and images.
+        count: of predictions.
+        sizes: how many sizes the arrays have.
+    """
     checkpoint = (data / 'work/last_checkpoint').read_text().strip()
     model = load(checkpoint, str(data / 'trained.py'), device='cpu')
     files = sorted(data.rglob('*.jpg'))
     rng = np.random.default_rng(0)
+    all_sides = rng.integers(*SIDES, (sizes, 2))
     readings = []
     for step in range(1, count + 1):
-        sides = rng.integers(*SIZES, 2)
-        image = files[step % len(files)] if step % 2 else rng.integers(
+        sides = all_sides[step // 2 % sizes]
+        image = files[step // 2 % len(files)] if step % 2 else rng.integers(
             0, 256, (*sides, 3), np.uint8)
         labels = predict(model, image)
         assert step % 2 or labels.shape == tuple(sides)
@@ -115,7 +127,9 @@ def main() -> None:
         classes = fuzz_configs.CONFIGS[CONFIG]
         fuzz_configs.write_data(data / str(classes), classes)
         figures = dict(training=soak_training(data, args.iterations),
-                       predictions=soak_predictions(data, args.predictions))
+                       predictions=soak_predictions(data, args.predictions, SIZES),
+                       predictions_of_new_sizes=soak_predictions(
+                           data, NEW_SIZES, NEW_SIZES))
     record.write('soak', figures, kind='cpu', out=args.out)
     print({name: {k: v for k, v in one.items() if k != 'readings'}
            for name, one in figures.items()})

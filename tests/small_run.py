@@ -20,6 +20,7 @@ train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
 val_dataloader = loader
 test_dataloader = loader
 train_cfg = dict(max_iters=100000, val_interval=100000)
+param_scheduler = [dict(type='PolyLR', end=100000, by_epoch=False)]
 default_hooks = dict(checkpoint=dict(interval=100000), logger=dict(interval=1))
 '''
 

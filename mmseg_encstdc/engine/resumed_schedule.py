@@ -7,9 +7,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import Runner
 
-from ..errors import InputError
-
-__all__ = ['apply_settings', 'check_rate', 'load_schedule', 'restart_schedule',
+__all__ = ['apply_settings', 'load_schedule', 'restart_schedule',
            'schedule_change', 'settings_of']
 
 # Attributes that a scheduler changes while it runs. The others are its settings.
@@ -100,17 +98,3 @@ def _step(schedulers: List[_ParamScheduler], by_epoch: bool) -> None:
     for scheduler in schedulers:
         if scheduler.by_epoch == by_epoch:
             scheduler.step()
-
-
-def check_rate(runner: Runner) -> None:
-    """Raise InputError for a run whose schedule has ended with a learning rate of 0."""
-    loop, schedulers = runner.train_loop, _flat(runner.param_schedulers)
-    rates = [group['lr'] for wrapper in _wrappers(runner.optim_wrapper)
-             for group in wrapper.param_groups]
-    ended = schedulers and all(
-        one._global_step >= one.end for one in schedulers if hasattr(one, 'end'))
-    if ended and not any(rates) and loop.iter < loop.max_iters:
-        raise InputError(
-            f'the learning rate is 0 from iteration {loop.iter} on, because '
-            'param_scheduler ends there, but the run is longer; give its length as '
-            '--max-iters, which stretches the schedule, or change param_scheduler')

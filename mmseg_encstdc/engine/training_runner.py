@@ -13,7 +13,6 @@ from ..errors import InputError
 from .loops import SeededEpochLoop, SeededIterLoop
 from .resumed_schedule import (
     apply_settings,
-    check_rate,
     load_schedule,
     restart_schedule,
     schedule_change,
@@ -105,4 +104,3 @@ class TrainingRunner(Runner):
             self.logger.warning(
                 'the schedule is that of the config, from iteration '
                 f'{self.iter} on' + (f': {change}' if change else ''))
-        check_rate(self)

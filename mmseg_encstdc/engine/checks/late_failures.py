@@ -17,12 +17,15 @@ from ...errors import InputError
 from ..config_errors import close_match, naming
 
 __all__ = [
-    'check_last_batch', 'check_monitored', 'check_saving', 'check_sizes',
-    'check_various_sizes'
+    'check_last_batch', 'check_monitored', 'check_saving', 'check_schedule',
+    'check_sizes', 'check_various_sizes'
 ]
 
 SAMPLE = 500  # training images whose size is read, spread evenly
 TRIED = 3  # batches of unequal images
+# Argument with the final rate, or its factor, and the argument's default.
+FINAL = {'PolyLR': ('eta_min', 0), 'CosineAnnealingLR': ('eta_min', 0),
+         'LinearLR': ('end_factor', 1)}
 SAVING = ('CheckpointHook', 'SafeCheckpointHook')
 
 
@@ -153,6 +156,36 @@ def check_saving(cfg: Config) -> None:
                     raise InputError(
                         f'{key}.{name}: CheckpointHook has no argument {name}'
                         f'{close_match(name, known) or "; remove it"}')
+
+
+def check_schedule(cfg: Config) -> None:
+    """Check that a run is not longer than a schedule that ends at a rate of 0.
+
+    Args:
+        cfg: a whole experiment.
+
+    Raises:
+        InputError: when its last iterations, or epochs, would train nothing.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    if not isinstance(schedulers, list) or not schedulers:
+        return
+    unit = 'epochs' if cfg.train_cfg.get('max_epochs') else 'iters'
+    length = cfg.train_cfg.get(f'max_{unit}')
+    ends = [one.get('end') for one in schedulers
+            if bool(one.get('by_epoch', True)) == (unit == 'epochs')]
+    if len(ends) < len(schedulers) or not all(
+            isinstance(number, int) for number in (length, *ends)):
+        return
+    last = schedulers[ends.index(max(ends))]
+    final = {name: last.get(key, default) for name, (key, default) in FINAL.items()}
+    if max(ends) < length and final.get(last.get('type')) == 0 and not last.get(
+            'eta_min_ratio'):
+        raise InputError(
+            f'param_scheduler ends at {max(ends)} with a learning rate of 0, but '
+            f'train_cfg.max_{unit} is {length}: nothing is learned after the schedule; '
+            'make them equal' + (', or set the length with --max-iters, which '
+                                 'stretches the schedule' if unit == 'iters' else ''))
 
 
 def check_monitored(cfg: Config, measured: Dict[str, float]) -> None:

@@ -24,6 +24,7 @@ from .late_failures import (
     check_last_batch,
     check_monitored,
     check_saving,
+    check_schedule,
     check_sizes,
     check_various_sizes,
 )
@@ -182,6 +183,7 @@ def _try_training(runner: TrialRunner, cfg: Config, hooks: List[Hook]) -> None:
                 if isinstance(hook, (EMAHook, EarlyStoppingHook)):
                     hook.before_run(runner)
         check_saving(cfg)
+        check_schedule(cfg)
     with _agreed():
         check_various_sizes(loader, model)
         batch = _first_batch(cfg, 'train_dataloader', loader)

@@ -310,6 +310,29 @@ def test_save_best_ranks_pixel_accuracy(cfg, best):
     assert len(list(Path(cfg.work_dir).glob('best_PA_iter_*.pth'))) == 1
 
 
+@pytest.mark.parametrize('scheduler', [
+    dict(type='PolyLR', end=4, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=4, end=4, by_epoch=False),
+    dict(type='LinearLR', start_factor=1, end_factor=0, end=4, by_epoch=False)])
+def test_try_training_names_schedule_that_ends_early(cfg, scheduler):
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, end=2, by_epoch=False), scheduler]
+    cfg.train_cfg.max_iters = 5
+    message = error_of(cfg)
+    assert 'param_scheduler ends at 4 with a learning rate of 0' in message
+    assert 'train_cfg.max_iters is 5' in message
+    cfg.train_cfg.max_iters = 4
+    assert 'val' in check(cfg)
+
+
+def test_try_training_accepts_rate_after_schedule(cfg):
+    cfg.train_cfg.max_iters = 5
+    for scheduler in (dict(type='PolyLR', end=4, eta_min=1e-4, by_epoch=False),
+                      dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)):
+        cfg.param_scheduler = [scheduler]
+        assert 'val' in check(cfg)
+
+
 def test_try_training_names_measure_without_rule(cfg):
     cfg.default_hooks.checkpoint.save_best = 'road|floor'
     message = error_of(cfg)
