@@ -12,12 +12,12 @@
 #   train-step  a step of training of MMSegmentation's configs, with and without us
 #   op          the Encoding operator at all shapes
 #   train       EncNet and STDC on CamVid, which must lie at data/camvid
-# STEPS chooses; MINUTES of training for each network (default 3); PYTHON (default
+# STEPS chooses; MINUTES for the training (default 10); PYTHON (default
 # python). Results go to benchmarks/results.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
-minutes=${MINUTES:-3}
+minutes=${MINUTES:-10}
 steps=${STEPS:-build table test quick losses sanitize sync train-step op train}
 failed=0
 step() {
@@ -76,9 +76,6 @@ if wanted op; then
     step "$python" tools/benchmark.py op
 fi
 if wanted train; then
-    common=(--minutes "$minutes" --amp --crop 360 480 --workers 8)
-    step "$python" benchmarks/camvid.py configs/stdc1_camvid.py "${common[@]}" --batch 24
-    step "$python" benchmarks/camvid.py configs/stdc2_camvid.py "${common[@]}" --batch 24
-    step "$python" benchmarks/camvid.py configs/encnet_r50_camvid.py "${common[@]}" --batch 16
+    step "$python" benchmarks/camvid.py gpu --amp --tta --minutes "$minutes"
 fi
 exit $failed
