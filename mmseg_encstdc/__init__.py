@@ -11,7 +11,7 @@ from . import compat
 
 compat.prepare()
 
-from mmengine.registry import HOOKS, MODEL_WRAPPERS  # noqa: E402
+from mmengine.registry import HOOKS, MODEL_WRAPPERS, OPTIM_WRAPPERS  # noqa: E402
 from mmseg.registry import (  # noqa: E402
     DATASETS,
     METRICS,
@@ -60,6 +60,7 @@ NEW = (
     (METRICS, scenes, ('PairAccuracy', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
     (HOOKS, engine, ('ChannelsLast', 'CountBadImages', 'SafeCheckpointHook')),
+    (OPTIM_WRAPPERS, engine, ('BFloat16OptimWrapper', )),
     # The runner looks for wrappers in MMEngine's registry only.
     (MODEL_WRAPPERS, engine, ('CPUDistributedDataParallel', )),
 )

@@ -7,7 +7,6 @@ from typing import List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    import torch
     from mmengine.config import Config
 
     from mmseg_encstdc.cli import add_common_arguments, read_run_config
@@ -33,6 +32,7 @@ try:
         stop_processes,
         stretch_schedule,
         try_training,
+        use_amp,
     )
     from mmseg_encstdc.errors import InputError, one_line_errors
 except ImportError as error:
@@ -53,7 +53,8 @@ def parse_args() -> argparse.Namespace:
         help='with --resume: take the settings of the optimizer and the schedule '
         'from the config, not from the checkpoint')
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision (GPU)')
+        '--amp', action='store_true',
+        help='mixed precision: float16 on a GPU, bfloat16 on a CPU that has it')
     parser.add_argument(
         '--auto-scale-lr', action='store_true',
         help='scale the learning rate to the batch size of all processes')
@@ -82,18 +83,6 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
             raise InputError('--auto-scale-lr needs '
                              'auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-
-
-def use_amp(cfg: Config) -> None:
-    """Set the config's optimizer wrapper to mixed precision, which needs a GPU."""
-    if not torch.cuda.is_available():
-        raise InputError('--amp needs a GPU; leave it out on CPU')
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise InputError(f'--amp works with optim_wrapper.type OptimWrapper, '
-                         f'the config has {wrapper}')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def replay_step(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from .launch import (
     start_processes,
     stop_processes,
 )
+from .mixed_precision import BFloat16OptimWrapper, use_amp
 from .reproducer import replay
 from .resume import State, find_state, is_finished, newest_checkpoint
 from .resume_checks import check_resumable, differences
@@ -29,12 +30,13 @@ from .schedules import ExponentialWarmup, stretch_schedule
 from .signals import StopAtSignal, StopSignals
 
 __all__ = [
-    'CPUDistributedDataParallel', 'ChannelsLast', 'CountBadImages', 'ExponentialWarmup',
+    'BFloat16OptimWrapper', 'CPUDistributedDataParallel', 'ChannelsLast',
+    'CountBadImages', 'ExponentialWarmup',
     'SafeCheckpointHook', 'SelectFitting', 'State', 'StopAtBadLoss', 'StopAtSignal',
     'StopSignals', 'build_runner', 'check_config', 'check_data', 'check_fits',
     'check_layout', 'check_resumable', 'check_trained_classes', 'check_writable',
     'datasets_of', 'differences', 'find_state', 'input_format', 'is_finished',
     'load_config', 'naming', 'newest_checkpoint', 'prepare_run', 'raw_ids_of',
     'read_checkpoint', 'replay', 'start_processes', 'stop_processes',
-    'stretch_schedule', 'try_run', 'try_training', 'use_mode'
+    'stretch_schedule', 'try_run', 'try_training', 'use_amp', 'use_mode'
 ]

@@ -7,7 +7,6 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner.amp import autocast
 from mmengine.structures import BaseDataElement
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -68,8 +67,10 @@ def replay(cfg: Config, path: str) -> List[str]:
     if 'cuda' in content['random'] and device == 'cuda':
         torch.cuda.set_rng_state(content['random']['cuda'])
     found = _note_first(model)
-    amp = (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper'
-    with autocast(enabled=amp and device == 'cuda'):
+    wrapper = (cfg.get('optim_wrapper') or {}).get('type')
+    amp = dict(cuda=('AmpOptimWrapper', torch.float16),
+               cpu=('BFloat16OptimWrapper', torch.bfloat16))[device]
+    with torch.autocast(device, amp[1], enabled=wrapper == amp[0]):
         data = model.data_preprocessor(_restored(content['batch']), True)
         losses = model(**data, mode='loss')
     total, parts = model.parse_losses(losses)

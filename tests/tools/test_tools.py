@@ -390,13 +390,6 @@ def test_test_lists_modes(data, checkpoint):
     assert 'chip, slide' in line
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='AMP works on a GPU')
-def test_train_rejects_amp_without_gpu(data, tmp_path):
-    line = error_of('train.py', CONFIG, '--amp', '--work-dir', tmp_path,
-                    *options(data))
-    assert '--amp needs a GPU' in line
-
-
 def test_train_names_accepted_mmcv(tmp_path):
     (tmp_path / 'mmcv.py').write_text("__version__ = '1.7.0'\n")
     done = run([sys.executable, 'tools/train.py', CONFIG],
