@@ -21,12 +21,21 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
+import numpy as np
 import record
+import torch
 from camvid_sets import SETS, Experiment
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from mmseg_encstdc.evaluation import BoundaryMetric
 
 ROOT = Path(__file__).resolve().parents[1]
 VALIDATIONS = 3  # of a run
-MEASURES = ('mIoU', 'FWIoU', 'PA')
+LOGGED = ('mIoU', 'FWIoU', 'PA')
+MEASURES = (*LOGGED, 'mBF')
 
 
 class TimeOver(Exception):
@@ -93,17 +102,31 @@ def curve(work: Path) -> dict:
             losses[line['iter']] = round(line['loss'], 4)
             seconds.append(line['time'])
         elif 'mIoU' in line:
-            scores[line['step']] = {name: line[name] for name in MEASURES}
+            scores[line['step']] = {name: line[name] for name in LOGGED}
     return dict(seconds_per_iteration=round(statistics.median(seconds), 3),
                 loss=losses, val=scores)
 
 
-def measured(work: Path, tta: bool) -> dict:
-    """Return the measures of an evaluation without its confusion matrix."""
-    path = work / ('tta' if tta else 'single') / 'metrics.json'
-    metrics = json.loads(path.read_text())
+def measured(config: str, folder: Path) -> dict:
+    """Return the measures of an evaluation, and of its boundaries.
+
+    Args:
+        config: of the experiment.
+        folder: with metrics.json and the label maps that were predicted.
+    """
+    metrics = json.loads((folder / 'metrics.json').read_text())
     del metrics['confusion']
-    return metrics
+    cfg = Config.fromfile(ROOT / config)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    boundaries = BoundaryMetric()
+    boundaries.dataset_meta = dataset.metainfo
+    for sample in dataset:
+        sample = sample['data_samples'].to_dict()
+        path = folder / f'{Path(sample["img_path"]).stem}.png'
+        sample['pred_sem_seg'] = dict(data=torch.from_numpy(
+            np.array(Image.open(path)))[None])
+        boundaries.process({}, [sample])
+    return {**metrics, **boundaries.compute_metrics(boundaries.results)}
 
 
 def run_experiment(one: Experiment, seed: int, args: argparse.Namespace,
@@ -122,9 +145,9 @@ def run_experiment(one: Experiment, seed: int, args: argparse.Namespace,
         run(command, work / 'output.txt', end, one.stock)
     figures = dict(config=one.config, seed=seed, iterations=one.iterations,
                    commands=[shlex.join(['python', *c]) for c in commands],
-                   **curve(work), single=measured(work, False))
+                   **curve(work), single=measured(one.config, work / 'single'))
     if args.tta:
-        figures['tta'] = measured(work, True)
+        figures['tta'] = measured(one.config, work / 'tta')
     content = {**record.origin(kind='cuda' if args.amp else ''), **figures}
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(content, indent=1) + '\n')
@@ -171,6 +194,7 @@ def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    init_default_scope('mmseg')
     end = time.time() + 60 * args.minutes
     experiments = [] if args.table else SETS[args.set]
     seeds = sorted({seed for one in experiments for seed in one.seeds})

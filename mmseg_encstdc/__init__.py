@@ -56,7 +56,7 @@ NEW = (
     (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
                             'EnlargeToCrop', 'PackClassInputs',
                             'RandomResizedCrop')),
-    (METRICS, evaluation, ('ClassAccuracy', 'ConfusionMetric')),
+    (METRICS, evaluation, ('BoundaryMetric', 'ClassAccuracy', 'ConfusionMetric')),
     (METRICS, scenes, ('PairAccuracy', )),
     (PARAM_SCHEDULERS, engine, ('ExponentialWarmup', )),
     (HOOKS, engine, ('ChannelsLast', 'CountBadImages', 'SafeCheckpointHook')),

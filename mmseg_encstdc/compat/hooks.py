@@ -3,9 +3,9 @@ from mmengine.config import Config
 
 __all__ = ['drop_removed_hooks', 'give_rules']
 
-# Metrics of this package, and measures of ConfusionMetric.
-OWN_METRICS = ('ConfusionMetric', 'ClassAccuracy', 'PairAccuracy')
-RANKED = ('PA', 'mPA', 'mIoU', 'FWIoU')
+# Metrics of this package, and measures of the first two.
+OWN_METRICS = ('ConfusionMetric', 'BoundaryMetric', 'ClassAccuracy', 'PairAccuracy')
+RANKED = ('PA', 'mPA', 'mIoU', 'FWIoU', 'BF', 'mBF')
 
 
 def give_rules(cfg: Config) -> None:

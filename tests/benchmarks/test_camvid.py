@@ -42,6 +42,7 @@ def test_camvid_goes_on_after_a_stop_and_writes_each_run(call, capfd):
         assert [*content['val']] == ['2', '4', '6'] and len(content['loss']) == 6
         assert content['val']['6']['mIoU'] == pytest.approx(
             content['single']['mIoU'], abs=1e-3)
+        assert 0 <= content['single']['mBF'] <= 100
     times = [path.stat().st_mtime for path in files]
     capfd.readouterr()
     assert [path.stat().st_mtime for path in call()] == times

@@ -18,7 +18,7 @@ LABEL_PADDING = {'RandomRotate': 'seg_pad_val', 'RandomMosaic': 'seg_pad_val',
 # Losses that have an argument of their own for it, and its default.
 LOSSES = {'OhemCrossEntropy': ('ignore_label', IGNORED),
           'DetailAggregateLoss': ('ignore_index', None)}
-METRICS = ('ConfusionMetric', 'IoUMetric')
+METRICS = ('BoundaryMetric', 'ConfusionMetric', 'IoUMetric')
 
 
 def check_agreement(cfg: Config, loaders: List[str],

@@ -36,7 +36,8 @@ __all__ = ['try_run', 'try_training']
 
 # Metrics of this package and of MMSegmentation that can be computed on one batch.
 # CityscapesMetric, for one, needs the whole set.
-COMPUTED = ('ClassAccuracy', 'ConfusionMetric', 'IoUMetric', 'PairAccuracy')
+COMPUTED = ('BoundaryMetric', 'ClassAccuracy', 'ConfusionMetric', 'IoUMetric',
+            'PairAccuracy')
 OUTPUTS = ('output_dir', 'outfile_prefix')  # arguments of metrics that write files
 
 
