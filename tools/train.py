@@ -50,8 +50,8 @@ def parse_args() -> argparse.Namespace:
         'the work dir')
     parser.add_argument(
         '--resume-with-config', action='store_true',
-        help='with --resume: take the settings of the optimizer and the schedule '
-        'from the config, not from the checkpoint')
+        help='with --resume: take the settings of the optimizer, such as the learning '
+        'rate, from the config, not from the checkpoint')
     parser.add_argument(
         '--amp', action='store_true',
         help='mixed precision: float16 on a GPU, bfloat16 on a CPU that has it')
@@ -88,6 +88,8 @@ def apply_options(args: argparse.Namespace, cfg: Config) -> None:
 def replay_step(args: argparse.Namespace) -> None:
     """Repeat the step of a bad loss."""
     cfg = load_config(args.config, args.cfg_options, 'train_dataloader')
+    if args.amp:
+        use_amp(cfg)
     print('\n'.join(replay(cfg, args.replay)))
 
 

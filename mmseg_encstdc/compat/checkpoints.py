@@ -5,7 +5,6 @@ from typing import Any, Callable
 
 import numpy as np
 import torch
-from packaging.version import Version
 
 __all__ = [
     'allow_own_checkpoints', 'keep_checkpoints_safe', 'restricted_getattr'
@@ -50,11 +49,9 @@ def _checkpoint_globals() -> list:
 def allow_own_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
 
-    ``weights_only`` is the default from torch 2.6 on. MMEngine 0.10 does not set it,
-    so it could not load the checkpoints that it saved.
+    ``weights_only`` is the default. MMEngine 0.10 does not set it, so it could not load
+    the checkpoints that it saved.
     """
-    if Version(torch.__version__) < Version('2.6'):
-        return
     torch.serialization.add_safe_globals(_checkpoint_globals())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .checkpoints import listed, not_finite
-from .reproducer import random_state, write_step
+from .reproducer import BAD_LOSS, random_state, write_step
 
 __all__ = ['StopAtBadLoss']
 
@@ -155,7 +155,7 @@ class StopAtBadLoss(Hook):
         names = [name for name, _ in self._model.named_buffers()]
         weights.update({n: k for n, k in zip(names, self._kept) if n in weights})
         rank = f'_rank{get_rank()}' if get_world_size() > 1 else ''
-        path = osp.join(runner.work_dir, f'bad_loss_iter_{iteration}{rank}.pth')
+        path = osp.join(runner.work_dir, f'{BAD_LOSS}iter_{iteration}{rank}.pth')
         write_step(path, batch=batch, state_dict=weights, random=states,
                    iteration=iteration, config=runner.cfg.pretty_text,
                    filename=str(runner.cfg.filename))

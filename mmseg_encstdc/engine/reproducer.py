@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ..errors import InputError, as_input_error
 from .checkpoints import read_file
 
-__all__ = ['random_state', 'replay', 'write_step']
+__all__ = ['BAD_LOSS', 'random_state', 'replay', 'write_step']
 
+BAD_LOSS = 'bad_loss_'  # beginning of the file's name
 KEYS = ('batch', 'state_dict', 'random', 'iteration')
 ELEMENT, ARRAY = '__element__', '__array__'  # keys of what is no plain value
 

@@ -10,6 +10,7 @@ from mmengine.runner import find_latest_checkpoint
 from ..compat import say_once
 from ..errors import InputError
 from .checkpoints import listed, read_checkpoint
+from .reproducer import BAD_LOSS
 
 __all__ = ['State', 'find_state', 'is_finished', 'newest_checkpoint']
 
@@ -57,8 +58,10 @@ def newest_checkpoint(*folders: str) -> Optional[State]:
 
 
 def _checkpoints_in(folder: str) -> List[str]:
+    """Return the names of checkpoints; a file for ``--replay`` is none."""
     return sorted(name for name in os.listdir(folder)
-                  if name.endswith('.pth')) if osp.isdir(folder) else []
+                  if name.endswith('.pth') and not name.startswith(BAD_LOSS)
+                  ) if osp.isdir(folder) else []
 
 
 def _numbered(folder: str) -> Dict[str, List[str]]:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from ..errors import InputError
 
-__all__ = ['SafeCheckpointHook', 'replace_file']
+__all__ = ['SafeCheckpointHook', 'WholeFiles', 'replace_file']
 
 UNFINISHED = '.unfinished'  # suffix of a file that is being written
 
@@ -47,7 +47,7 @@ def replace_file(path: str, write: Callable[[str], None]) -> None:
             os.close(folder)
 
 
-class _Writer:
+class WholeFiles:
     """A runner that writes checkpoints with :func:`replace_file`."""
 
     def __init__(self, runner: Runner):
@@ -143,20 +143,20 @@ class SafeCheckpointHook(CheckpointHook):
         name = osp.basename(self.last_ckpt or '')
         if self.written_due and name == self.filename_tmpl.format(step):
             self._save_checkpoint_with_step(
-                _Writer(runner), step, dict(epoch=runner.epoch, iter=runner.iter))
+                WholeFiles(runner), step, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _save_checkpoint(self, runner: Runner) -> None:
         """Save a checkpoint of a step that may have to be validated yet."""
         runner.message_hub.update_info(
             'needs_validation', runner._val_loop is not None)
-        super()._save_checkpoint(_Writer(runner) if self.local else runner)
+        super()._save_checkpoint(WholeFiles(runner) if self.local else runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: Dict[str, float]) -> None:
         """Save a checkpoint if it is the best, then remove the previous best."""
         if not self.local:
             super()._save_best_checkpoint(runner, metrics)
             return
-        writer, backend = _Writer(runner), self.file_backend
+        writer, backend = WholeFiles(runner), self.file_backend
         self.file_backend = later = _LaterRemoval()
         try:
             super()._save_best_checkpoint(writer, metrics)

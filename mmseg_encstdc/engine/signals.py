@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Optional, Type
 
@@ -15,6 +16,7 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from .processes import STOP_SIGNALS, guard_workers, kill_workers
+from .saving import WholeFiles, replace_file
 
 __all__ = ['StopAtSignal', 'StopSignals']
 
@@ -181,6 +183,7 @@ class StopAtSignal(Hook):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook.after_val_epoch(runner)  # the model has the averages now
+            runner.message_hub.update_info('needs_validation', True)
             self._stop(runner, number, runner.epoch, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
@@ -236,6 +239,8 @@ def _save(runner: Runner, epoch: int, iteration: int) -> str:
     Within an epoch it is named after the iteration, in every kind of run.
     """
     hook, meta = _checkpoint_hook(runner), dict(epoch=epoch, iter=iteration)
+    if getattr(hook, 'local', True):
+        runner = WholeFiles(runner)
     whole = epoch > 0 and iteration == epoch * len(runner.train_dataloader)
     if hook is not None and (whole or not hook.by_epoch):
         step = epoch if hook.by_epoch else iteration
@@ -247,8 +252,6 @@ def _save(runner: Runner, epoch: int, iteration: int) -> str:
     path = osp.join(folder, f'iter_{iteration}.pth')
     runner.save_checkpoint(folder, f'iter_{iteration}.pth', meta=meta, by_epoch=False)
     if get_rank() == 0:
-        note = osp.join(runner.work_dir, 'last_checkpoint')
-        with open(f'{note}.new', 'w') as file:
-            file.write(path)
-        os.replace(f'{note}.new', note)
+        replace_file(osp.join(runner.work_dir, 'last_checkpoint'),
+                     lambda unfinished: Path(unfinished).write_text(path))
     return path

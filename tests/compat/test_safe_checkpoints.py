@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
-from packaging.version import Version
 
 from mmseg_encstdc.compat import checkpoints
-
-weights_only_is_default = pytest.mark.skipif(
-    Version(torch.__version__) < Version('2.6'),
-    reason='torch.load reads any pickle by default before torch 2.6')
 
 
 @pytest.fixture
@@ -77,7 +72,6 @@ def assert_same_hub(state, hub):
     assert state['runtime_info'] == hub.runtime_info
 
 
-@weights_only_is_default
 def test_mmengine_loads_its_training_checkpoint(tmp_path, own_globals):
     from mmengine.runner import load_checkpoint, save_checkpoint
     model, hub = torch.nn.Linear(2, 1), message_hub()
@@ -100,7 +94,6 @@ def test_mmengine_loads_its_training_checkpoint(tmp_path, own_globals):
     assert_same_hub(resumed.state_dict(), hub)
 
 
-@weights_only_is_default
 def test_mmengine_executes_no_pickled_code(tmp_path, own_globals):
     from mmengine.runner.checkpoint import CheckpointLoader
     path, marker = str(tmp_path / 'hostile.pth'), tmp_path / 'marker'
@@ -121,14 +114,12 @@ def test_keep_checkpoints_safe_removes_second_load(monkeypatch):
     assert loaded.device.type == 'meta'
 
 
-@weights_only_is_default
 def test_checkpoint_needs_allowed_globals(own_globals):
     torch.serialization.clear_safe_globals()
     with pytest.raises(pickle.UnpicklingError):
         load(saved(message_hub().state_dict()))
 
 
-@weights_only_is_default
 def test_allowed_globals_are_all_needed(own_globals):
     entries = checkpoints._checkpoint_globals()
     data = saved(message_hub().state_dict())
@@ -147,7 +138,6 @@ def test_allowed_globals_are_all_needed(own_globals):
                      for name in ('_reconstruct', 'scalar')]
 
 
-@weights_only_is_default
 @pytest.mark.parametrize('module', [b'numpy.core.multiarray',
                                     b'numpy._core.multiarray'])
 def test_checkpoint_of_either_numpy_loads(own_globals, module):
@@ -185,7 +175,6 @@ def chain_to_eval(marker):
     return Call(function, f'open({str(marker)!r}, "w").close()')
 
 
-@weights_only_is_default
 def test_restricted_getattr_stops_chain_to_eval(
         tmp_path, own_globals):
     data, marker = saved(chain_to_eval(tmp_path / 'marker')), tmp_path / 'marker'
@@ -196,7 +185,6 @@ def test_restricted_getattr_stops_chain_to_eval(
     assert marker.exists()
 
 
-@weights_only_is_default
 @pytest.mark.parametrize('content', [
     through(HistoryBuffer, '__init__'),
     through(HistoryBuffer, '__subclasses__'),
@@ -216,7 +204,6 @@ def test_restricted_getattr_rejects_other_attribute(own_globals, content):
         load(saved([content]))
 
 
-@weights_only_is_default
 def test_checkpoint_with_other_function_is_refused(tmp_path, own_globals):
     data = saved(Call(os.mkdir, str(tmp_path / 'made')))
     with pytest.raises(pickle.UnpicklingError):
@@ -224,7 +211,6 @@ def test_checkpoint_with_other_function_is_refused(tmp_path, own_globals):
     assert not (tmp_path / 'made').exists()
 
 
-@weights_only_is_default
 def test_allowed_attributes_cannot_be_called(own_globals):
     content = Call(through(HistoryBuffer, 'mean'), Call(HistoryBuffer, [1.], [1]))
     assert load(saved(content), weights_only=False) == 1
@@ -243,11 +229,3 @@ def test_allowed_globals_exclude_getattr():
                for entry in checkpoints._checkpoint_globals()]
     assert getattr not in entries
     assert checkpoints.restricted_getattr in entries
-
-
-def test_allow_own_checkpoints_before_torch_2_6_does_nothing(monkeypatch):
-    calls = []
-    monkeypatch.setattr(torch, '__version__', '2.5.1')
-    monkeypatch.setattr(torch.serialization, 'add_safe_globals', calls.append)
-    checkpoints.allow_own_checkpoints()
-    assert not calls

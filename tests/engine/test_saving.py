@@ -270,6 +270,11 @@ def test_newest_checkpoint_leaves_out_damaged_file(tmp_path, caplog, content):
     assert f'{tmp_path}/iter_9.pth is damaged and left out' in caplog.text
 
 
+def test_newest_checkpoint_is_no_file_of_a_bad_loss(tmp_path):
+    torch.save(dict(iteration=7), tmp_path / 'bad_loss_iter_7.pth')
+    assert newest_checkpoint(str(tmp_path)) is None
+
+
 def test_newest_checkpoint_of_new_folder_is_none(tmp_path):
     assert newest_checkpoint(str(tmp_path), str(tmp_path / 'no')) is None
 

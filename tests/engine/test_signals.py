@@ -1,6 +1,9 @@
 """Test the checkpoints that a training saves when it is stopped."""
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import EMAHook, Hook
 from test_bad_losses import runner_of
 
@@ -46,6 +49,17 @@ def test_stop_saves_within_and_between_epochs(tmp_path, iteration, name, epoch):
     assert error.line == (
         f'stopped by SIGTERM after iteration {iteration}; the last checkpoint is '
         f'{path}, continue from it with the same command and --resume')
+
+
+def test_stop_that_ends_in_the_write_leaves_no_damaged_file(tmp_path, monkeypatch):
+    def put(self, content, path):
+        Path(path).write_bytes(content[:len(content) // 2])
+        raise MemoryError
+
+    monkeypatch.setattr(LocalBackend, 'put', put)
+    with pytest.raises(MemoryError):
+        stopped(tmp_path, 2)
+    assert list(tmp_path.glob('*.pth')) == []
 
 
 def test_stop_in_validation_saves_weights_and_averages(tmp_path):

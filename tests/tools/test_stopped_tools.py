@@ -106,6 +106,11 @@ def test_train_saves_at_signal_during_validation(config, tmp_path):
     assert done.stderr.startswith('stopped by SIGTERM after iteration 2;')
     assert torch.load(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
     assert 'mIoU: ' not in done.stdout
+    again = run_tool('train.py', *arguments(
+        config, tmp_path, **{'train_cfg.val_interval': 2, 'train_cfg.max_iters': 3}),
+        '--resume')
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.index('mIoU: ') < again.stdout.index('Iter(train) [3/3]')
 
 
 @pytest.mark.parametrize('phase', ['data', 'model'])
