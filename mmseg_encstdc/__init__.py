@@ -11,7 +11,12 @@ from . import compat
 
 compat.prepare()
 
-from mmengine.registry import HOOKS, MODEL_WRAPPERS, OPTIM_WRAPPERS  # noqa: E402
+from mmengine.registry import (  # noqa: E402
+    DATA_SAMPLERS,
+    HOOKS,
+    MODEL_WRAPPERS,
+    OPTIM_WRAPPERS,
+)
 from mmseg.registry import (  # noqa: E402
     DATASETS,
     METRICS,
@@ -52,6 +57,7 @@ NEW = (
     (MODELS, classifiers, ('STDCClassifier', )),
     (DATASETS, datasets, ('CamVidDataset', 'ImageFolderDataset',
                           'SkipBadImages')),
+    (DATA_SAMPLERS, datasets, ('RareClassSampler', )),
     (DATASETS, scenes, ('ScenesDataset', )),
     (TRANSFORMS, datasets, ('LoadSegImage', 'LoadSegAnnotations', 'ColorJitter',
                             'EnlargeToCrop', 'PackClassInputs',
