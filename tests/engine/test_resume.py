@@ -150,6 +150,14 @@ def with_average(cfg):
     cfg.custom_hooks = [dict(type='EMAHook')]
 
 
+def in_channels_last(cfg):
+    cfg.custom_hooks = [dict(type='ChannelsLast')]
+
+
+def with_rare_classes(cfg):
+    cfg.train_dataloader.sampler = dict(type='RareClassSampler', temperature=1)
+
+
 def by_default_sampler(cfg):
     """Go through the set of 5 images twice before the checkpoint at 4."""
     cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
@@ -174,7 +182,7 @@ def on_plateau(cfg):
 
 @pytest.mark.parametrize('change', [
     without_seed, with_average, by_default_sampler, repeated, with_rank_seeds,
-    on_plateau])
+    on_plateau, in_channels_last, with_rare_classes])
 def test_resumed_run_is_bit_equal_with(data, tmp_path, monkeypatch, change):
     monkeypatch.setattr('time.sleep', lambda _: None)  # MMEngine's between two epochs
 
