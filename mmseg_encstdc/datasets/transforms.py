@@ -10,6 +10,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from ..compat.data import DECODE_ERRORS, LOAD_ERRORS, restore_sides
 from ..errors import InputError
+from .array_cache import cached_array
 from .image_files import DTYPES, check_eight_bit, check_pixels, read_bands
 from .image_formats import label_orientation, turn
 from .label_values import LabelValues
@@ -38,6 +39,7 @@ class LoadSegImage(LoadImageFromFile):
             'int32', 'float32' or 'float64'. Other than uint8 become float32, with the
             values of the file; mean and std of the data preprocessor are in the same
             units.
+        cache_dir: folder in which decoded images are kept; see :func:`cached_array`.
         **kwargs: arguments of mmcv's LoadImageFromFile. ``color_type`` and
             ``imdecode_backend`` go with the default ``bands`` and ``dtype`` only.
 
@@ -47,7 +49,8 @@ class LoadSegImage(LoadImageFromFile):
             holds NaN or infinity.
     """
 
-    def __init__(self, bands: int = 3, dtype: str = 'uint8', **kwargs):
+    def __init__(self, bands: int = 3, dtype: str = 'uint8',
+                 cache_dir: Optional[str] = None, **kwargs):
         if isinstance(bands, bool) or not isinstance(bands, int) or bands < 1:
             raise InputError('LoadSegImage: bands must be the number of bands, 1 or '
                              f'more, got {bands!r}')
@@ -56,6 +59,7 @@ class LoadSegImage(LoadImageFromFile):
                              f'got {dtype!r}')
         super().__init__(**kwargs)
         self.bands, self.dtype = bands, dtype
+        self.cache_dir = cache_dir
         self.reads_bands = (bands, dtype) != (3, 'uint8')
         for name, default in (('color_type', 'color'), ('imdecode_backend', 'cv2')):
             if self.reads_bands and getattr(self, name) != default:
@@ -69,6 +73,18 @@ class LoadSegImage(LoadImageFromFile):
         ``img`` is (H, W, bands), or (H, W) for one band; uint8, or float32 for another
         ``dtype``. Three bands are BGR, others in the order of the file.
         """
+        if self.cache_dir is None:
+            return self._load(results)
+        image = cached_array(self.cache_dir, (results['img_path'], ), repr(self),
+                             lambda: (self._load(results) or {}).get('img'))
+        if image is None:  # ignore_empty of mmcv's loader
+            return None
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _load(self, results: dict) -> Optional[dict]:
+        """Do what ``transform`` does, from the file of the image."""
         path = results['img_path']
         check_pixels(path)
         try:
@@ -112,6 +128,7 @@ class LoadSegAnnotations(LoadAnnotations):
         values: class id, or ``ignore_index``, of each id in the files, such as
             ``{0: 0, 255: 1}``; then other ids in a file are an error. It precedes the
             label map and excludes ``reduce_zero_label``. None keeps the ids.
+        cache_dir: folder in which loaded labels are kept; see :func:`cached_array`.
         **kwargs: arguments of MMSegmentation's LoadAnnotations.
 
     Raises:
@@ -120,10 +137,13 @@ class LoadSegAnnotations(LoadAnnotations):
     """
 
     def __init__(self, num_classes: Optional[int] = None, ignore_index: int = 255,
-                 values: Optional[Dict[int, int]] = None, **kwargs):
+                 values: Optional[Dict[int, int]] = None,
+                 cache_dir: Optional[str] = None, **kwargs):
         super().__init__(**kwargs)
+        self.cache_dir = cache_dir
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.given_values = values
         self.values = None if values is None else LabelValues(values, ignore_index)
 
     def transform(self, results: dict) -> dict:
@@ -133,6 +153,25 @@ class LoadSegAnnotations(LoadAnnotations):
         return super().transform(results)
 
     def _load_seg_map(self, results: dict) -> None:
+        """Load the file, or take what was kept of it."""
+        if self.cache_dir is None:
+            self._load_checked(results)
+            return
+        settings = [repr(self), self.num_classes, self.ignore_index, self.given_values,
+                    results.get('label_map'), results.get('reduce_zero_label'),
+                    results.get('ori_shape')]
+
+        def load() -> np.ndarray:
+            self._load_checked(results)
+            return results['gt_seg_map']
+
+        results['gt_seg_map'] = cached_array(
+            self.cache_dir, (results['seg_map_path'], results.get('img_path')),
+            repr(settings), load)
+        if 'gt_seg_map' not in results['seg_fields']:
+            results['seg_fields'].append('gt_seg_map')
+
+    def _load_checked(self, results: dict) -> None:
         """Load the file and check its format, size and ids."""
         path = results['seg_map_path']
         try:
