@@ -42,7 +42,7 @@ def as_input_error(what: str, kinds: tuple) -> Iterator[None]:
         raise
     except kinds as error:
         if _is_full_disk(error):
-            raise InputError(_full_disk(error)) from error
+            raise InputError(_full_disk(error, f'{what}: a file')) from error
         line = (str(error).strip() or repr(error)).splitlines()[-1]
         raise InputError(f'{what}: {type(error).__name__}: {line}') from error
 
@@ -93,9 +93,9 @@ def _is_full_disk(error: Exception) -> bool:
     return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _full_disk(error: OSError) -> str:
-    """Return the line for a full disk."""
-    return (f'{error.filename or "a file"} cannot be written: {error.strerror}; free '
+def _full_disk(error: OSError, unnamed: str = 'a file') -> str:
+    """Return the line for a full disk; ``unnamed`` stands for an unknown file."""
+    return (f'{error.filename or unnamed} cannot be written: {error.strerror}; free '
             'some space, then continue a training with --resume')
 
 

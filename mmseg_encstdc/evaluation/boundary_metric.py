@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 from mmengine.evaluator import BaseMetric
 
+from .confusion_metric import check_equal_size
+
 __all__ = ['BoundaryMetric', 'boundary_scores']
 
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -74,6 +76,9 @@ class BoundaryMetric(BaseMetric):
         ignore_index: label that is not scored.
         collect_device: 'cpu' or 'gpu', on which results are collected.
         prefix: prefix of the names of the measures.
+
+    Raises:
+        InputError: for a label of another size than the prediction.
     """
 
     default_prefix = ''  # the names stand alone
@@ -87,12 +92,12 @@ class BoundaryMetric(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Score each image."""
         for sample in data_samples:
-            prediction, label = (
-                sample[name]['data'].squeeze(0).cpu().numpy()
-                for name in ('pred_sem_seg', 'gt_sem_seg'))
+            prediction, label = (sample[name]['data'].squeeze(0)  # (H, W)
+                                 for name in ('pred_sem_seg', 'gt_sem_seg'))
+            check_equal_size(prediction, label)
             self.results.append(boundary_scores(
-                prediction, label, len(self.dataset_meta['classes']), self.tolerance,
-                self.ignore_index))
+                prediction.cpu().numpy(), label.cpu().numpy(),
+                len(self.dataset_meta['classes']), self.tolerance, self.ignore_index))
 
     def compute_metrics(self, results: List[np.ndarray]) -> Dict[str, float]:
         """Return the means over all images, in percent."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ['ConfusionMetric', 'measures']
+__all__ = ['ConfusionMetric', 'check_equal_size', 'measures']
 
 MEANS = ('PA', 'mPA', 'mIoU', 'FWIoU')
 
@@ -133,11 +133,7 @@ class ConfusionMetric(BaseMetric):
 
         Dense matrices of 150 x 150 would be sent between processes for each image.
         """
-        if prediction.shape != label.shape:
-            raise InputError(
-                f'a label is {_size(label)} but its prediction {_size(prediction)} '
-                '(width x height); predictions have the size of the image file, so '
-                'load labels after Resize in the pipeline')
+        check_equal_size(prediction, label)
         num_classes = len(self.dataset_meta['classes'])
         prediction = prediction.long()
         label = label.to(prediction.device).long()
@@ -191,6 +187,15 @@ def _by_class(classes: Sequence[str], values: np.ndarray) -> Dict[str, Optional[
 def _number(value: float) -> Optional[float]:
     """Return None for NaN, which JSON does not have."""
     return None if np.isnan(value) else value
+
+
+def check_equal_size(prediction: Tensor, label: Tensor) -> None:
+    """Raise InputError unless a prediction (H, W) has the size of its label."""
+    if prediction.shape != label.shape:
+        raise InputError(
+            f'a label is {_size(label)} but its prediction {_size(prediction)} '
+            '(width x height); predictions have the size of the image file, so '
+            'load labels after Resize in the pipeline')
 
 
 def _size(label: Tensor) -> str:

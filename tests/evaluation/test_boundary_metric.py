@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmseg_encstdc.errors import InputError
 from mmseg_encstdc.evaluation import BoundaryMetric, boundary_scores
 
 CLASSES = 3
@@ -70,6 +71,15 @@ def test_boundary_scores_ignore_pixels_beside_void():
     label = halves(40)
     label[:, 39:41] = 255
     assert np.isnan(boundary_scores(halves(40), label, CLASSES)).all()
+
+
+def test_boundary_metric_rejects_label_of_other_size():
+    metric = BoundaryMetric()
+    metric.dataset_meta = dict(classes=('a', 'b'))
+    sizes = dict(pred_sem_seg=(6, 8), gt_sem_seg=(3, 4))
+    with pytest.raises(InputError, match='a label is 4 x 3 but its prediction 8 x 6'):
+        metric.process({}, [{name: dict(data=torch.zeros(1, *size, dtype=torch.int64))
+                             for name, size in sizes.items()}])
 
 
 def test_boundary_metric_averages_over_images_and_classes():
